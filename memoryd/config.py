@@ -1,0 +1,105 @@
+"""Every setting, once: a field here is an option of `memoryd serve`, a `MEMORYD_…` variable and a
+key of memoryd.toml."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from memoryd.errors import SetupError
+
+ENVIRONMENT_PREFIX = "MEMORYD_"
+
+
+def default_data_dir() -> Path:
+    """Return /var/lib/memoryd for root, else $XDG_DATA_HOME/memoryd."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/memoryd")
+    data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data_home) / "memoryd"
+
+
+def default_models_dir() -> Path:
+    """Return the directory of model files that all data directories share."""
+    return default_data_dir() / "models"
+
+
+class Settings(BaseModel):
+    """Hold what memoryd was told by options, environment and memoryd.toml, in this order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8765, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    data_dir: Path = Field(
+        default_factory=default_data_dir, description="Where the embedded Postgres keeps its data."
+    )
+    models_dir: Path = Field(
+        default_factory=default_models_dir,
+        description="Where model files are kept, shared by all data directories.",
+    )
+    database_url: SecretStr | None = Field(
+        None, description="Your own Postgres (with pgvector) instead of the embedded one."
+    )
+    model: str = Field("all-minilm", description="Embedding model of new collections.")
+    api_key: SecretStr | None = Field(
+        None, description="Key that clients must send; needed to listen beyond this machine."
+    )
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
+    )
+    max_body_bytes: int = Field(64 << 20, gt=0, description="Largest request body.")
+    max_text_chars: int = Field(5_000_000, gt=0, description="Longest text of one document.")
+    max_documents: int = Field(1_000, gt=0, description="Most documents in one JSON batch.")
+    max_inputs: int = Field(2_048, gt=0, description="Most inputs of one /v1/embeddings request.")
+    max_waiting_requests: int = Field(
+        512, gt=0, description="Most requests that wait for the engine before others are refused."
+    )
+    database_connections: int = Field(
+        8, ge=2, le=40, description="Most connections to Postgres at once."
+    )
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    config: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Merge memoryd.toml, `MEMORYD_…` variables and `overrides`, the later over the earlier.
+
+    `config` (else $MEMORYD_CONFIG) names the file; `overrides` that are None count as absent.
+    Raises SetupError naming the setting that is wrong and where it was set.
+    """
+    config = config or (Path(path) if (path := environment.get("MEMORYD_CONFIG")) else None)
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    from_file = _read_config(config) if config else {}
+    from_environment = {
+        name: environment[variable]
+        for name in Settings.model_fields
+        if (variable := ENVIRONMENT_PREFIX + name.upper()) in environment
+    }
+    try:
+        return Settings(**{**from_file, **from_environment, **given})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "?"
+        if name in given:
+            origin = f"option --{name.replace('_', '-')}"
+        elif name in from_environment:
+            origin = f"variable {ENVIRONMENT_PREFIX}{name.upper()}"
+        else:
+            origin = f"key {name!r} in {config}"
+        raise SetupError(f"{origin}: {first['msg']}") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SetupError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path} is not TOML: {error}") from error

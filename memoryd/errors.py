@@ -1,0 +1,131 @@
+"""The exception tree. It knows no HTTP: `api.errors` maps it to statuses.
+
+    MemorydError
+    ├── InvalidInputError           a value that can't be used; `param` names the field
+    │   ├── MissingFieldError       a required field is absent
+    │   ├── UnknownFieldError       a field that doesn't exist (a typo is never ignored)
+    │   └── TooLargeError           over a limit, which the message names
+    ├── UnauthorizedError           no API key, or a wrong one
+    ├── NotFoundError               a collection, document or path that doesn't exist
+    │   └── ModelNotFoundError      a model that memoryd doesn't know or doesn't have
+    ├── ConflictError               a name taken, a version that doesn't match, a thing in use
+    ├── UnavailableError            can't serve now; `retry_after_s` says when to come back
+    │   ├── OverloadedError         too many requests are waiting
+    │   ├── StoppingError           memoryd is shutting down
+    │   └── DatabaseUnavailableError  Postgres is restarting or unreachable
+    ├── StorageFullError            the disk of the database is full
+    ├── EmbeddingError              the engine gave no usable vector for one input
+    └── SetupError                  memoryd can't start; the message says what mends it
+        ├── DataDirectoryError      the data directory can't be used
+        ├── PostgresError           the embedded Postgres can't be run
+        ├── DatabaseError           the user's own Postgres can't be used, or a newer schema
+        └── ModelFileError          a model's file can't be had, read or converted
+"""
+
+
+class MemorydError(Exception):
+    """Say in one sentence what went wrong and what to do about it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidInputError(MemorydError):
+    """Report a value that can't be used; `param` is the field's path, such as `documents[3].text`."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class MissingFieldError(InvalidInputError):
+    """Report a required field that is absent."""
+
+
+class UnknownFieldError(InvalidInputError):
+    """Report a field that doesn't exist."""
+
+
+class TooLargeError(InvalidInputError):
+    """Report a value over a limit, naming the limit."""
+
+
+class UnauthorizedError(MemorydError):
+    """Report a missing or wrong API key."""
+
+
+class NotFoundError(MemorydError):
+    """Report a thing that doesn't exist."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ModelNotFoundError(NotFoundError):
+    """Report a model that memoryd doesn't know or doesn't have; `model` is the name as asked."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model {model!r} not found", "model")
+        self.model = model
+
+
+class ConflictError(MemorydError):
+    """Report a name taken, a version that doesn't match or a thing in use."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class UnavailableError(MemorydError):
+    """Report that this can't be served now; `retry_after_s` says when to come back."""
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class OverloadedError(UnavailableError):
+    """Report that too many requests are waiting."""
+
+
+class StoppingError(UnavailableError):
+    """Report that memoryd is shutting down."""
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """Report that Postgres is restarting or unreachable."""
+
+
+class StorageFullError(MemorydError):
+    """Report that the disk of the database is full."""
+
+
+class EmbeddingError(MemorydError):
+    """Report that the engine gave no usable vector for the input at `index`."""
+
+    def __init__(self, message: str, index: int = 0) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class SetupError(MemorydError):
+    """Report why memoryd can't start, and what mends it."""
+
+
+class DataDirectoryError(SetupError):
+    """Report a data directory that can't be used."""
+
+
+class PostgresError(SetupError):
+    """Report that the embedded Postgres can't be run."""
+
+
+class DatabaseError(SetupError):
+    """Report a database that can't be used: too old a pgvector, a newer schema, no permission."""
+
+
+class ModelFileError(SetupError):
+    """Report a model's file that can't be had, read or converted."""
