@@ -1,25 +1,25 @@
 """The exception tree. It knows no HTTP: `api.errors` maps it to statuses.
 
-    MemorydError
-    ├── InvalidInputError           a value that can't be used; `param` names the field
-    │   ├── MissingFieldError       a required field is absent
-    │   ├── UnknownFieldError       a field that doesn't exist (a typo is never ignored)
-    │   └── TooLargeError           over a limit, which the message names
-    ├── UnauthorizedError           no API key, or a wrong one
-    ├── NotFoundError               a collection, document or path that doesn't exist
-    │   └── ModelNotFoundError      a model that memoryd doesn't know or doesn't have
-    ├── ConflictError               a name taken, a version that doesn't match, a thing in use
-    ├── UnavailableError            can't serve now; `retry_after_s` says when to come back
-    │   ├── OverloadedError         too many requests are waiting
-    │   ├── StoppingError           memoryd is shutting down
-    │   └── DatabaseUnavailableError  Postgres is restarting or unreachable
-    ├── StorageFullError            the disk of the database is full
-    ├── EmbeddingError              the engine gave no usable vector for one input
-    └── SetupError                  memoryd can't start; the message says what mends it
-        ├── DataDirectoryError      the data directory can't be used
-        ├── PostgresError           the embedded Postgres can't be run
-        ├── DatabaseError           the user's own Postgres can't be used, or a newer schema
-        └── ModelFileError          a model's file can't be had, read or converted
+MemorydError
+├── InvalidInputError           a value that can't be used; `param` names the field
+│   ├── MissingFieldError       a required field is absent
+│   ├── UnknownFieldError       a field that doesn't exist (a typo is never ignored)
+│   └── TooLargeError           over a limit, which the message names
+├── UnauthorizedError           no API key, or a wrong one
+├── NotFoundError               a collection, document or path that doesn't exist
+│   └── ModelNotFoundError      a model that memoryd doesn't know or doesn't have
+├── ConflictError               a name taken, a version that doesn't match, a thing in use
+├── UnavailableError            can't serve now; `retry_after_s` says when to come back
+│   ├── OverloadedError         too many requests are waiting
+│   ├── StoppingError           memoryd is shutting down
+│   └── DatabaseUnavailableError  Postgres is restarting or unreachable
+├── StorageFullError            the disk of the database is full
+├── EmbeddingError              the engine gave no usable vector for one input
+└── SetupError                  memoryd can't start; the message says what mends it
+    ├── DataDirectoryError      the data directory can't be used
+    ├── PostgresError           the embedded Postgres can't be run
+    ├── DatabaseError           the user's own Postgres can't be used, or a newer schema
+    └── ModelFileError          a model's file can't be had, read or converted
 """
 
 
@@ -32,7 +32,7 @@ class MemorydError(Exception):
 
 
 class InvalidInputError(MemorydError):
-    """Report a value that can't be used; `param` is the field's path, such as `documents[3].text`."""
+    """Report a value that can't be used; `param` is its path, such as `documents[3].text`."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)

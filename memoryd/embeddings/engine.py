@@ -1,0 +1,164 @@
+"""Texts in, vectors out: the models that are loaded, each behind a queue of its own."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from memoryd.embeddings.batcher import Batcher
+from memoryd.embeddings.types import Backend, ModelSpec, Tokens, Vectors
+from memoryd.errors import InvalidInputError
+from memoryd.vectors.similarity import normalize
+
+# Tokens per encode: from 256 to 512 the speed is best, and each context's buffers stay small.
+_BATCH_TOKENS = 512
+_BATCH_SEQUENCES = 256
+_QUERY_SEQUENCES = 8
+# Up to this many characters, tokenizing is too short to be worth a thread.
+_INLINE_CHARS = 4096
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Hold the vectors of some inputs and what they cost."""
+
+    vectors: Vectors
+    """Shape (inputs, dimensions), rows of length 1."""
+    token_count: int
+    """Tokens that the model saw: special ones included, after truncation."""
+    truncated: int
+    """How many inputs were cut."""
+
+
+class EmbeddingModel:
+    """Be one loaded model: its tokenizer, its lanes, its queue."""
+
+    def __init__(self, spec: ModelSpec, backend: Backend, max_waiting_requests: int) -> None:
+        """Open one bulk lane per core and the query lane."""
+        self.spec = spec
+        self.dimensions = backend.dimensions
+        self.max_tokens = backend.max_tokens
+        self.special_tokens = backend.special_tokens
+        self._backend = backend
+        tokens = max(_BATCH_TOKENS, backend.max_tokens)
+        self._batcher = Batcher(
+            [backend.open_lane(tokens, _BATCH_SEQUENCES) for _ in range(os.cpu_count() or 1)],
+            backend.open_lane(min(_BATCH_TOKENS, tokens), _QUERY_SEQUENCES),
+            dimensions=backend.dimensions,
+            max_waiting_requests=max_waiting_requests,
+        )
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens `text` has, without special ones."""
+        return len(self._backend.tokenize(text))
+
+    def encode_text(self, text: str) -> Tokens:
+        """Return the model's input for `text`, special tokens included."""
+        return self._backend.wrap(self._backend.tokenize(text))
+
+    async def embed(
+        self, texts: Sequence[str], *, truncate: bool = True, max_tokens: int | None = None
+    ) -> Embeddings:
+        """Embed `texts`, cut at `max_tokens` (else what the model takes), special tokens kept.
+
+        Raises InvalidInputError for a text that is too long where `truncate` is False, and what
+        Batcher.embed raises.
+        """
+        limit = min(max_tokens or self.max_tokens, self.max_tokens)
+        if sum(map(len, texts)) > _INLINE_CHARS:
+            tokenized = await asyncio.to_thread(self._tokenize_all, texts)
+        else:
+            tokenized = self._tokenize_all(texts)
+        room = limit - self.special_tokens
+        lengths = [len(tokens) for tokens in tokenized]
+        truncated = sum(length > room for length in lengths)
+        if truncated and not truncate:
+            raise InvalidInputError(
+                f"the input has {max(lengths) + self.special_tokens} tokens, "
+                f"the model takes {limit}",
+                "input",
+            )
+        inputs = [self._backend.wrap(tokens[:room]) for tokens in tokenized]
+        vectors = await self.embed_inputs(inputs)
+        return Embeddings(vectors, sum(map(len, inputs)), truncated)
+
+    def _tokenize_all(self, texts: Sequence[str]) -> list[Tokens]:
+        return [self._backend.tokenize(text) for text in texts]
+
+    async def embed_inputs(self, inputs: Sequence[Tokens]) -> Vectors:
+        """Return unit vectors of inputs that `encode_text` made, shape (inputs, dimensions)."""
+        return normalize(await self._batcher.embed(inputs))
+
+    async def embed_query(self, text: str) -> Vectors:
+        """Return the unit vector of a search query, shape (1, dimensions), ahead of all bulk.
+
+        The query prefix is put in front; a query that is too long is cut.
+        """
+        tokens = self._backend.tokenize(self.spec.query_prefix + text)
+        room = self.max_tokens - self.special_tokens
+        return normalize(await self._batcher.embed_query(self._backend.wrap(tokens[:room])))
+
+    async def close(self) -> None:
+        """Finish what runs and free the model."""
+        await self._batcher.close()
+        self._backend.close()
+
+
+class Loader(Protocol):
+    """Know the names of models and load them."""
+
+    def resolve(self, name: str) -> str:
+        """Return the one name of the model that clients call `name`, or ModelNotFoundError."""
+        ...
+
+    async def load(self, name: str) -> tuple[ModelSpec, Backend]:
+        """Load the model of that resolved name."""
+        ...
+
+
+class Engine:
+    """Keep the loaded models; each is loaded at first use, once however many ask."""
+
+    def __init__(self, loader: Loader, max_waiting_requests: int = 512) -> None:
+        """Start with nothing loaded."""
+        self._loader = loader
+        self._max_waiting = max_waiting_requests
+        self._models: dict[str, asyncio.Task[EmbeddingModel]] = {}
+
+    def resolve(self, name: str) -> str:
+        """Return the one name of a model, from any of its names, or raise ModelNotFoundError."""
+        return self._loader.resolve(name)
+
+    async def model(self, name: str) -> EmbeddingModel:
+        """Return the model that clients call `name`, loading it if it isn't.
+
+        Raises ModelNotFoundError, or ModelFileError where its file can't be had; a load that
+        failed is tried again at the next call.
+        """
+        resolved = self.resolve(name)
+        task = self._models.get(resolved)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            task = asyncio.create_task(self._load(resolved))
+            self._models[resolved] = task
+        return await asyncio.shield(task)  # a caller who leaves doesn't stop it for the others
+
+    def is_loaded(self, name: str) -> bool:
+        """Say whether the model of that resolved name is ready."""
+        task = self._models.get(name)
+        return bool(task and task.done() and not task.cancelled() and not task.exception())
+
+    async def _load(self, name: str) -> EmbeddingModel:
+        spec, backend = await self._loader.load(name)
+        return EmbeddingModel(spec, backend, self._max_waiting)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        for task in self._models.values():
+            if task.done() and not task.cancelled() and not task.exception():
+                await task.result().close()
+            else:
+                task.cancel()
+        self._models.clear()

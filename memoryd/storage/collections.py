@@ -1,0 +1,232 @@
+"""Collections and their aliases: rows in the shared schema, and a schema of each one's own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from memoryd.documents.types import Chunking, Collection, Precision
+from memoryd.errors import ConflictError, NotFoundError
+from memoryd.storage.database import Connection, Database
+from memoryd.storage.migrate import ADVISORY_LOCK, head, render_upgrade
+from memoryd.storage.tables import collection_schema, embedding_type, vector_table
+
+# Rows of up to this many bytes stay in the table's own pages, where an exact scan reads them.
+_PLAIN_STORAGE_BYTES = 8_000
+_BYTES_PER_NUMBER = {"half": 2, "full": 4}
+
+_FIELDS = (
+    "c.id, c.name, c.model, c.dimensions, c.precision, c.chunking, c.language, c.metadata,"
+    " c.vector_table, c.created_at, c.updated_at"
+)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Say how much a collection holds."""
+
+    documents: int
+    chunks: int
+    bytes: int
+
+
+async def create_collection(
+    database: Database,
+    *,
+    name: str,
+    model: str,
+    dimensions: int,
+    precision: Precision,
+    chunking: Chunking,
+    language: str,
+    metadata: dict[str, Any],
+) -> Collection:
+    """Make a collection and its schema; raise ConflictError where the name is taken."""
+    async with database.transaction() as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", ADVISORY_LOCK)
+        await _require_free(connection, name)
+        try:
+            row = await connection.fetchrow(
+                "INSERT INTO memoryd.collections AS c (name, model, dimensions, precision,"
+                " chunking, language, metadata, revision, vector_table, created_at, updated_at)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, now(), now())"
+                f" RETURNING {_FIELDS}",
+                name,
+                model,
+                dimensions,
+                precision,
+                chunking.as_json(),
+                language,
+                metadata,
+                head("collection"),
+            )
+        except asyncpg.UniqueViolationError as error:
+            raise _name_taken(name) from error
+        collection = _collection(row)
+        schema = collection_schema(collection.number)
+        await connection.execute(f"CREATE SCHEMA {schema};")
+        await connection.execute(render_upgrade("collection", schema, None))
+        await _create_vector_table(connection, collection)
+    return collection
+
+
+async def _create_vector_table(connection: Connection, collection: Collection) -> None:
+    schema = collection_schema(collection.number)
+    table = vector_table(collection.vector_table)
+    column = embedding_type(collection.precision, collection.dimensions)
+    await connection.execute(
+        f"CREATE TABLE {schema}.{table} ("
+        f" chunk_id bigint PRIMARY KEY REFERENCES {schema}.chunks ON DELETE CASCADE,"
+        f" document_id bigint NOT NULL, embedding {column} NOT NULL);"
+        f"CREATE INDEX {table}_document_id_idx ON {schema}.{table} (document_id)"
+    )
+    if collection.dimensions * _BYTES_PER_NUMBER[collection.precision] < _PLAIN_STORAGE_BYTES:
+        await connection.execute(
+            f"ALTER TABLE {schema}.{table} ALTER COLUMN embedding SET STORAGE PLAIN"
+        )
+
+
+async def _require_free(connection: Connection, name: str) -> None:
+    if await _find(connection, name):
+        raise _name_taken(name)
+
+
+def _name_taken(name: str) -> ConflictError:
+    return ConflictError(f"a collection or an alias is called {name!r} already", "name")
+
+
+async def find_collection(database: Database, name: str) -> Collection:
+    """Return the collection of that name or alias, or raise NotFoundError."""
+    async with database.connection() as connection:
+        collection = await _find(connection, name)
+    if collection is None:
+        raise _not_found(name)
+    return collection
+
+
+async def _find(connection: Connection, name: str) -> Collection | None:
+    row = await connection.fetchrow(
+        f"SELECT {_FIELDS} FROM memoryd.collections c WHERE name = $1"
+        f" UNION ALL SELECT {_FIELDS} FROM memoryd.collections c"
+        " JOIN memoryd.aliases a ON a.collection_id = c.id WHERE a.alias = $1",
+        name,
+    )
+    return _collection(row) if row else None
+
+
+def _not_found(name: str) -> NotFoundError:
+    return NotFoundError(f"there is no collection {name!r}", "collection")
+
+
+async def list_collections(database: Database, *, after: str, limit: int) -> list[Collection]:
+    """Return up to `limit` collections by name, from the first one after `after` on."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            f"SELECT {_FIELDS} FROM memoryd.collections c WHERE name > $1"
+            f" ORDER BY name LIMIT {limit:d}",
+            after,
+        )
+    return [_collection(row) for row in rows]
+
+
+async def count_contents(database: Database, collections: Sequence[Collection]) -> list[Counts]:
+    """Return what each of `collections` holds, in their order."""
+    if not collections:
+        return []
+    parts = [
+        f"SELECT {position:d} AS position,"
+        f" (SELECT count(*) FROM {collection_schema(c.number)}.documents) AS documents,"
+        f" (SELECT count(*) FROM {collection_schema(c.number)}.chunks) AS chunks,"
+        " (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r'"
+        f" AND relnamespace = '{collection_schema(c.number)}'::regnamespace) AS bytes"
+        for position, c in enumerate(collections)
+    ]
+    async with database.connection() as connection:
+        rows = await connection.fetch(" UNION ALL ".join(parts) + " ORDER BY position")
+    return [Counts(row["documents"], row["chunks"], row["bytes"]) for row in rows]
+
+
+async def update_collection(
+    database: Database,
+    collection: Collection,
+    *,
+    name: str,
+    language: str,
+    metadata: dict[str, Any],
+) -> Collection:
+    """Write name, language and metadata; raise ConflictError where the name is taken."""
+    async with database.transaction() as connection:
+        if name != collection.name:
+            await _require_free(connection, name)
+        try:
+            row = await connection.fetchrow(
+                "UPDATE memoryd.collections c SET name = $2, language = $3, metadata = $4,"
+                f" updated_at = now() WHERE id = $1 RETURNING {_FIELDS}",
+                collection.number,
+                name,
+                language,
+                metadata,
+            )
+        except asyncpg.UniqueViolationError as error:
+            raise _name_taken(name) from error
+    if row is None:
+        raise _not_found(collection.name)
+    return _collection(row)
+
+
+async def move_alias(database: Database, collection: Collection, alias: str) -> None:
+    """Let `alias` name `collection` from now on, in one step.
+
+    Raises ConflictError where a collection has that name.
+    """
+    async with database.transaction() as connection:
+        taken = await connection.fetchval(
+            "SELECT true FROM memoryd.collections WHERE name = $1", alias
+        )
+        if taken:
+            raise ConflictError(f"a collection is called {alias!r}", "alias")
+        await connection.execute(
+            "INSERT INTO memoryd.aliases (alias, collection_id) VALUES ($1, $2)"
+            " ON CONFLICT (alias) DO UPDATE SET collection_id = excluded.collection_id",
+            alias,
+            collection.number,
+        )
+
+
+async def list_aliases(database: Database, collection: Collection) -> list[str]:
+    """Return the aliases of `collection`, sorted."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT alias FROM memoryd.aliases WHERE collection_id = $1 ORDER BY alias",
+            collection.number,
+        )
+    return [row["alias"] for row in rows]
+
+
+async def delete_collection(database: Database, collection: Collection) -> None:
+    """Delete the collection's row, aliases and schema, with all that is in it."""
+    async with database.transaction() as connection:
+        deleted = await connection.fetchval(
+            "DELETE FROM memoryd.collections WHERE id = $1 RETURNING true", collection.number
+        )
+        if not deleted:
+            raise _not_found(collection.name)
+        await connection.execute(f"DROP SCHEMA {collection_schema(collection.number)} CASCADE")
+
+
+def _collection(row: asyncpg.Record | None) -> Collection:
+    assert row is not None  # a statement that returns its row
+    return Collection(
+        number=row["id"],
+        name=row["name"],
+        model=row["model"],
+        dimensions=row["dimensions"],
+        precision=row["precision"],
+        chunking=Chunking(**row["chunking"]),
+        language=row["language"],
+        metadata=row["metadata"],
+        vector_table=row["vector_table"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

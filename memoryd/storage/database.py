@@ -1,0 +1,199 @@
+"""The pool of connections, the codecs, and the door at which Postgres' exceptions stop."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+import orjson
+from pgvector.asyncpg import register_vector
+
+from memoryd.errors import (
+    DatabaseError,
+    DatabaseUnavailableError,
+    MemorydError,
+    NotFoundError,
+    StorageFullError,
+    UnavailableError,
+)
+from memoryd.storage.migrate import migrate
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+
+_REQUIRED_POSTGRES = 160_000
+_REQUIRED_PGVECTOR = (0, 8, 4)
+_ACQUIRE_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 0.3
+_STATEMENT_TIMEOUT_MS = 60_000
+# A connection that touched thousands of collections keeps their catalog entries: 138 MB after
+# 2,500. It is replaced after this many queries, long before.
+_MAX_QUERIES = 20_000
+
+# A killed or restarting Postgres reaches asyncpg's callers as any of these.
+_UNAVAILABLE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    OSError,
+    TimeoutError,
+)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn what asyncpg raises into memoryd's errors."""
+    try:
+        yield
+    except (MemorydError, ValueError):  # a ValueError is asyncpg's word for a wrong argument: ours
+        raise
+    except asyncpg.QueryCanceledError as error:
+        raise UnavailableError("the database took too long: try again") from error
+    except asyncpg.DiskFullError as error:
+        raise StorageFullError("the disk of the database is full: free some space") from error
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
+        raise NotFoundError("the collection was deleted meanwhile", "collection") from error
+    except _UNAVAILABLE as error:
+        raise DatabaseUnavailableError("the database is not available: try again") from error
+
+
+class Database:
+    """Lend connections to the functions of this package."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        """Take an open pool; `open_database` makes one."""
+        self._pool = pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection; raises memoryd's errors for whatever fails while it is lent."""
+        with translated():
+            async with self._pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection inside a transaction, committed at the end unless something raises."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def ping(self) -> None:
+        """Raise DatabaseUnavailableError unless Postgres answers."""
+        async with self.connection() as connection:
+            await connection.execute("SELECT 1")
+
+
+@asynccontextmanager
+async def open_database(dsn: str, *, max_connections: int) -> AsyncIterator[Database]:
+    """Check the server, migrate, and open the pool; close it at the end.
+
+    Raises DatabaseError where the server can't be used: unreachable, too old, without pgvector,
+    or with a newer memoryd's schema.
+    """
+    vector_schema = await _prepare(dsn)
+
+    async def register_codecs(connection: asyncpg.Connection) -> None:
+        await register_vector(connection, schema=vector_schema)
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", format="binary", encoder=_dump_jsonb, decoder=_load_jsonb
+        )
+
+    pool = await asyncpg.create_pool(
+        dsn,
+        min_size=2,
+        max_size=max_connections,
+        max_queries=_MAX_QUERIES,
+        init=register_codecs,
+        server_settings={
+            "application_name": "memoryd",
+            # Types and operators of pgvector; tables are always named with their schema.
+            "search_path": f'"{vector_schema}"',
+            "statement_timeout": str(_STATEMENT_TIMEOUT_MS),
+            "jit": "off",
+        },
+    )
+    try:
+        yield Database(pool)
+    finally:
+        await _close(pool)
+
+
+def _dump_jsonb(value: Any) -> bytes:
+    return b"\x01" + orjson.dumps(value)  # the version byte of jsonb's binary form
+
+
+def _load_jsonb(data: bytes) -> Any:
+    return orjson.loads(data[1:])
+
+
+async def _close(pool: asyncpg.Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), timeout=_CLOSE_TIMEOUT_S)
+    except _UNAVAILABLE:  # it is restarting, or a query hangs: the sockets are dropped instead
+        pool.terminate()
+
+
+async def _prepare(dsn: str) -> str:
+    """Check and migrate over one connection; return the schema that pgvector lives in."""
+    try:
+        connection = await asyncpg.connect(dsn, timeout=_ACQUIRE_TIMEOUT_S)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+        raise DatabaseError(f"cannot connect to the database: {error}") from error
+    try:
+        schema = await _require_pgvector(connection)
+        await connection.execute(f'SET search_path TO "{schema}"')
+        await migrate(connection)
+    except asyncpg.PostgresError as error:
+        raise DatabaseError(f"cannot prepare the database: {error}") from error
+    finally:
+        await connection.close()
+    return schema
+
+
+async def _require_pgvector(connection: Connection) -> str:
+    """Return the schema of the extension, made in `public` if it isn't there."""
+    server = await connection.fetchval("SELECT current_setting('server_version_num')::int")
+    if server < _REQUIRED_POSTGRES:
+        raise DatabaseError(
+            f"the database is PostgreSQL {server // 10_000}, "
+            f"memoryd needs {_REQUIRED_POSTGRES // 10_000} or newer"
+        )
+    found = await _find_pgvector(connection) or await _create_pgvector(connection)
+    version = tuple(int(part) for part in re.findall(r"\d+", found["extversion"]))
+    if version < _REQUIRED_PGVECTOR:
+        needed = ".".join(map(str, _REQUIRED_PGVECTOR))
+        raise DatabaseError(
+            f"the database has pgvector {found['extversion']}, memoryd needs {needed} or newer "
+            "(earlier ones have faults in HNSW): install it and run ALTER EXTENSION vector UPDATE"
+        )
+    return str(found["nspname"])
+
+
+async def _find_pgvector(connection: Connection) -> asyncpg.Record | None:
+    return await connection.fetchrow(
+        "SELECT extversion, nspname FROM pg_extension"
+        " JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
+    )
+
+
+async def _create_pgvector(connection: Connection) -> asyncpg.Record:
+    try:
+        await connection.execute("CREATE EXTENSION IF NOT EXISTS vector SCHEMA public")
+    except (
+        asyncpg.InsufficientPrivilegeError,
+        asyncpg.FeatureNotSupportedError,
+        asyncpg.UndefinedFileError,
+        asyncpg.UndefinedObjectError,
+    ) as error:
+        raise DatabaseError(
+            f"the database has no pgvector ({error}): install it (the image pgvector/pgvector:pg18 "
+            "has it) and run CREATE EXTENSION vector SCHEMA public as a superuser"
+        ) from error
+    found = await _find_pgvector(connection)
+    if found is None:
+        raise DatabaseError("CREATE EXTENSION vector had no effect")
+    return found

@@ -1,0 +1,146 @@
+"""Bring the schema to this version: Alembic writes the SQL, asyncpg runs it.
+
+There are two branches of revisions in migrations/versions: `shared` for the schema memoryd, whose
+revision stands in memoryd.alembic_version, and `collection` for the schema of each collection,
+whose revision stands in its row. Each collection is migrated in a transaction of its own, so that
+an interrupted run goes on where it stopped. An advisory lock keeps two memoryds from migrating at
+once, and a collection from being made meanwhile.
+"""
+
+import io
+import logging
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import asyncpg
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionError
+from alembic.util import CommandError
+
+from memoryd.errors import DatabaseError
+from memoryd.storage.tables import SHARED_SCHEMA, collection_schema
+
+logger = logging.getLogger(__name__)
+
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+Branch = Literal["shared", "collection"]
+
+ADVISORY_LOCK = 0x6D656D6F  # "memo"
+"""Held exclusively while migrating, shared while a collection is made."""
+
+
+def migrations_directory() -> Path:
+    """Return where the revisions are: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(migrations_directory()))
+
+
+def head(branch: Branch) -> str:
+    """Return the newest revision of a branch."""
+    return str(_scripts().get_revisions(f"{branch}@head")[0].revision)
+
+
+def render_upgrade(branch: Branch, schema: str, current: str | None) -> str:
+    """Return the SQL that brings `schema` from revision `current` (None: empty) to the newest.
+
+    Raises DatabaseError where this memoryd doesn't know `current`.
+    """
+    steps = reversed(_steps(branch, current, f"{branch}@head"))
+    return _render(schema, [step.module.upgrade for step in steps])
+
+
+def render_downgrade(branch: Branch, schema: str, current: str, target: str | None) -> str:
+    """Return the SQL that takes `schema` from revision `current` back to `target` (None: empty)."""
+    return _render(schema, [step.module.downgrade for step in _steps(branch, target, current)])
+
+
+def _steps(branch: Branch, lower: str | None, upper: str) -> list[Script]:
+    try:
+        return list(_scripts().iterate_revisions(upper, lower or f"{branch}@base"))
+    except (CommandError, RevisionError) as error:
+        raise DatabaseError(
+            f"the database was made by a newer memoryd (its {branch} schema is at revision "
+            f"{lower}): install that version, or use another data directory"
+        ) from error
+
+
+def _render(schema: str, functions: list[Any]) -> str:
+    buffer = io.StringIO()
+    context = MigrationContext.configure(
+        dialect_name="postgresql",
+        opts={"as_sql": True, "output_buffer": buffer, "schema": schema},
+    )
+    with Operations.context(context):
+        for function in functions:
+            function()
+    return buffer.getvalue()
+
+
+async def migrate(connection: Connection) -> None:
+    """Bring the shared schema and every collection to the newest revision.
+
+    Raises DatabaseError where the database was made by a newer memoryd.
+    """
+    await connection.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
+    try:
+        await _migrate_shared(connection)
+        await _migrate_collections(connection)
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock($1)", ADVISORY_LOCK)
+
+
+async def _migrate_shared(connection: Connection) -> None:
+    current = await _shared_revision(connection)
+    if current == head("shared"):
+        return
+    sql = render_upgrade("shared", SHARED_SCHEMA, current)
+    logger.info("migrating the shared schema from %s to %s", current, head("shared"))
+    async with connection.transaction():
+        await connection.execute(
+            f"CREATE SCHEMA IF NOT EXISTS {SHARED_SCHEMA};"
+            f"CREATE TABLE IF NOT EXISTS {SHARED_SCHEMA}.alembic_version"
+            " (version_num varchar(32) PRIMARY KEY);" + sql
+        )
+        await connection.execute(f"DELETE FROM {SHARED_SCHEMA}.alembic_version")
+        await connection.execute(
+            f"INSERT INTO {SHARED_SCHEMA}.alembic_version VALUES ($1)",
+            head("shared"),
+        )
+
+
+async def _shared_revision(connection: Connection) -> str | None:
+    table = f"{SHARED_SCHEMA}.alembic_version"
+    if await connection.fetchval("SELECT to_regclass($1)", table) is None:
+        return None
+    revision: str | None = await connection.fetchval(f"SELECT version_num FROM {table}")
+    return revision
+
+
+async def _migrate_collections(connection: Connection) -> None:
+    behind = await connection.fetch(
+        f"SELECT id, revision FROM {SHARED_SCHEMA}.collections WHERE revision <> $1 ORDER BY id",
+        head("collection"),
+    )
+    for done, row in enumerate(behind):
+        logger.info("migrating collection %d of %d", done + 1, len(behind))
+        await _migrate_collection(connection, row["id"], row["revision"])
+
+
+async def _migrate_collection(connection: Connection, number: int, current: str) -> None:
+    sql = render_upgrade("collection", collection_schema(number), current)
+    async with connection.transaction():
+        await connection.execute(sql)
+        await connection.execute(
+            f"UPDATE {SHARED_SCHEMA}.collections SET revision = $2 WHERE id = $1",
+            number,
+            head("collection"),
+        )

@@ -1,0 +1,17 @@
+"""Lengths and angles of vectors, the rows of float32 matrices."""
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float32]
+
+
+def normalize(vectors: Matrix) -> Matrix:
+    """Return the rows of `vectors` (n, d) at length 1; a zero row stays zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+
+def shorten(vectors: Matrix, dimensions: int) -> Matrix:
+    """Return the first `dimensions` columns of `vectors` (n, d), at length 1 again."""
+    return normalize(vectors[:, :dimensions])
