@@ -1,5 +1,4 @@
-"""Every setting, once: a field here is an option of `memoryd serve`, a `MEMORYD_…` variable and a
-key of memoryd.toml."""
+"""Every setting, once: an option of `memoryd serve`, a variable, a key of memoryd.toml."""
 
 import os
 import tomllib

@@ -82,7 +82,6 @@ class Document:
     version: int
     content_hash: bytes
     title: str
-    text: str
     mime_type: str | None
     language: str | None
     metadata: dict[str, Any]
@@ -90,6 +89,8 @@ class Document:
     chunk_count: int
     created_at: datetime
     updated_at: datetime
+    text: str | None = None
+    """None where it was not asked for: it can be long."""
 
     def has_content_of(self, draft: Draft) -> bool:
         """Say whether title and text are those of `draft`."""

@@ -3,15 +3,15 @@
 The event loop owns all state. A worker thread owns a lane; between them are only queues: batches
 go in, `call_soon_threadsafe` brings vectors back. No timers: a batch is what waits when a lane is
 free. Bulk has one lane per core with one thread each. Queries have a lane of their own, so that a
-search never waits behind bulk; it uses all cores only while nothing else runs, since threads of
-one batch wait for each other at barriers, and so for cores that bulk keeps busy.
+search never waits behind bulk; a long one uses all cores while no bulk runs. Threads of one batch
+wait for each other at barriers, and so for cores that something else keeps busy.
 """
 
 import asyncio
 import queue
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,8 +23,10 @@ from memoryd.errors import EmbeddingError, OverloadedError, StoppingError
 _CUT_AHEAD = 2
 # Below this a batch is too small to be worth splitting over the lanes.
 _SMALLEST_BUDGET = 64
-# What takes the query lane while nothing else runs: about two milliseconds of work.
+# What takes the query lane while nothing else runs: a few milliseconds of work.
 _LONE_TOKENS, _LONE_INPUTS = 64, 8
+# From so many tokens on a query gains by more threads than one; below, barriers cost more.
+_WIDE_TOKENS = 64
 
 
 class _Request:
@@ -62,7 +64,6 @@ class _Request:
 
 @dataclass
 class _Batch:
-    threads: int
     parts: list[tuple[_Request, int]] = field(default_factory=list)
     tokens: int = 0
 
@@ -87,8 +88,9 @@ class _Batch:
 class _Queue:
     """Cut the waiting requests into batches for lanes that work side by side."""
 
-    def __init__(self, lanes: Sequence[Lane], name: str) -> None:
+    def __init__(self, lanes: Sequence[Lane], name: str, threads_for: Callable[[int], int]) -> None:
         self.lanes = lanes
+        self._threads_for = threads_for
         self.waiting: deque[_Request] = deque()
         self.in_flight = 0
         self._loop = asyncio.get_running_loop()
@@ -104,14 +106,14 @@ class _Queue:
     def is_idle(self) -> bool:
         return not self.in_flight and not self.waiting
 
-    def add(self, request: _Request, threads: int) -> None:
+    def add(self, request: _Request) -> None:
         self.waiting.append(request)
-        self.feed(threads)
+        self._feed()
 
-    def feed(self, threads: int) -> None:
+    def _feed(self) -> None:
         """Hand batches to the lanes until each has what it runs and the next one."""
         while self.waiting and self.in_flight < self._most_in_flight:
-            batch = self._cut(threads)
+            batch = self._cut()
             if batch.parts:
                 self.in_flight += 1
                 self._batches.put(batch)
@@ -120,8 +122,8 @@ class _Queue:
     def _most_in_flight(self) -> int:
         return len(self.lanes) * _CUT_AHEAD
 
-    def _cut(self, threads: int) -> _Batch:
-        batch = _Batch(threads)
+    def _cut(self) -> _Batch:
+        batch = _Batch()
         budget = self._budget()
         while self.waiting and batch.tokens < budget:
             request = self.waiting.popleft()
@@ -145,7 +147,9 @@ class _Queue:
     def _work(self, lane: Lane) -> None:
         while (batch := self._batches.get()) is not None:
             try:
-                result: Vectors | Exception = lane.encode(batch.inputs, batch.threads)
+                result: Vectors | Exception = lane.encode(
+                    batch.inputs, self._threads_for(batch.tokens)
+                )
             except Exception as error:  # whatever it is, its callers get it
                 result = error
             self._loop.call_soon_threadsafe(self._finish, batch, result)
@@ -157,14 +161,16 @@ class _Queue:
                 request.receive(row, result[position])
             elif not request.done.done():
                 request.done.set_exception(EmbeddingError(f"the engine failed: {result}", row))
-        self.feed(batch.threads)
+        self._feed()
 
-    async def close(self) -> None:
-        """Refuse what waits, finish what runs, end the threads."""
+    def refuse_waiting(self) -> None:
         for request in self.waiting:
             if not request.done.done():
                 request.done.set_exception(StoppingError("memoryd is shutting down"))
         self.waiting.clear()
+
+    async def close(self) -> None:
+        self.refuse_waiting()
         for _ in self._threads:
             self._batches.put(None)
         for thread in self._threads:
@@ -187,8 +193,11 @@ class Batcher:
         """Start a thread per lane. Runs in the event loop that it will serve."""
         self._dimensions = dimensions
         self._max_waiting = max_waiting_requests
-        self._bulk = _Queue(lanes, "bulk")
-        self._queries = _Queue([query_lane], "query")
+        self._bulk = _Queue(lanes, "bulk", lambda _tokens: 1)
+        self._queries = _Queue([query_lane], "query", self._query_threads)
+
+    def _query_threads(self, tokens: int) -> int:
+        return len(self._bulk.lanes) if tokens >= _WIDE_TOKENS and self._bulk.is_idle else 1
 
     async def embed(self, inputs: Sequence[Tokens]) -> Vectors:
         """Return the pooled embeddings of `inputs`, shape (len(inputs), dimensions).
@@ -219,15 +228,19 @@ class Batcher:
         if len(target.waiting) >= self._max_waiting:
             raise OverloadedError("too many requests wait for the engine: try again in a second")
         request = _Request(inputs, self._dimensions)
-        alone = target is self._queries and self._bulk.is_idle
-        target.add(request, threads=len(self._bulk.lanes) if alone else 1)
+        target.add(request)
         try:
             return await request.done
         finally:
             if request in target.waiting:  # the caller went away, or one of its inputs failed
                 target.waiting.remove(request)
 
+    def refuse_waiting(self) -> None:
+        """Answer all that waits with StoppingError."""
+        self._bulk.refuse_waiting()
+        self._queries.refuse_waiting()
+
     async def close(self) -> None:
-        """Refuse what waits with StoppingError, finish what runs, free the lanes."""
+        """Refuse what waits, finish what runs, free the lanes."""
         await self._bulk.close()
         await self._queries.close()

@@ -99,6 +99,10 @@ class EmbeddingModel:
         room = self.max_tokens - self.special_tokens
         return normalize(await self._batcher.embed_query(self._backend.wrap(tokens[:room])))
 
+    def refuse_waiting(self) -> None:
+        """Answer all that waits with StoppingError."""
+        self._batcher.refuse_waiting()
+
     async def close(self) -> None:
         """Finish what runs and free the model."""
         await self._batcher.close()
@@ -138,15 +142,22 @@ class Engine:
         """
         resolved = self.resolve(name)
         task = self._models.get(resolved)
-        if task is None or (task.done() and (task.cancelled() or task.exception())):
+        if task is None or (task.done() and not _has_succeeded(task)):
             task = asyncio.create_task(self._load(resolved))
             self._models[resolved] = task
         return await asyncio.shield(task)  # a caller who leaves doesn't stop it for the others
 
     def is_loaded(self, name: str) -> bool:
         """Say whether the model of that resolved name is ready."""
-        task = self._models.get(name)
-        return bool(task and task.done() and not task.cancelled() and not task.exception())
+        return any(model.spec.name == name for model in self._loaded())
+
+    def refuse_waiting(self) -> None:
+        """Answer all that waits, for whatever model, with StoppingError."""
+        for model in self._loaded():
+            model.refuse_waiting()
+
+    def _loaded(self) -> list[EmbeddingModel]:
+        return [task.result() for task in self._models.values() if _has_succeeded(task)]
 
     async def _load(self, name: str) -> EmbeddingModel:
         spec, backend = await self._loader.load(name)
@@ -157,8 +168,11 @@ class Engine:
 
     async def __aexit__(self, *_exc: object) -> None:
         for task in self._models.values():
-            if task.done() and not task.cancelled() and not task.exception():
-                await task.result().close()
-            else:
-                task.cancel()
+            task.cancel()  # no effect on one that is done
+        for model in self._loaded():
+            await model.close()
         self._models.clear()
+
+
+def _has_succeeded(task: asyncio.Task[EmbeddingModel]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

@@ -47,7 +47,7 @@ async def create_collection(
         await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", ADVISORY_LOCK)
         await _require_free(connection, name)
         try:
-            row = await connection.fetchrow(
+            rows = await connection.fetch(
                 "INSERT INTO memoryd.collections AS c (name, model, dimensions, precision,"
                 " chunking, language, metadata, revision, vector_table, created_at, updated_at)"
                 " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, now(), now())"
@@ -63,7 +63,7 @@ async def create_collection(
             )
         except asyncpg.UniqueViolationError as error:
             raise _name_taken(name) from error
-        collection = _collection(row)
+        collection = _collection(rows[0])
         schema = collection_schema(collection.number)
         await connection.execute(f"CREATE SCHEMA {schema};")
         await connection.execute(render_upgrade("collection", schema, None))
@@ -194,14 +194,20 @@ async def move_alias(database: Database, collection: Collection, alias: str) -> 
         )
 
 
-async def list_aliases(database: Database, collection: Collection) -> list[str]:
-    """Return the aliases of `collection`, sorted."""
+async def list_aliases(
+    database: Database, collections: Sequence[Collection]
+) -> dict[int, list[str]]:
+    """Return the aliases of each of `collections`, sorted, by collection number."""
     async with database.connection() as connection:
         rows = await connection.fetch(
-            "SELECT alias FROM memoryd.aliases WHERE collection_id = $1 ORDER BY alias",
-            collection.number,
+            "SELECT collection_id, alias FROM memoryd.aliases WHERE collection_id = ANY($1)"
+            " ORDER BY alias",
+            [collection.number for collection in collections],
         )
-    return [row["alias"] for row in rows]
+    aliases: dict[int, list[str]] = {collection.number: [] for collection in collections}
+    for row in rows:
+        aliases[row["collection_id"]].append(row["alias"])
+    return aliases
 
 
 async def delete_collection(database: Database, collection: Collection) -> None:
@@ -215,8 +221,7 @@ async def delete_collection(database: Database, collection: Collection) -> None:
         await connection.execute(f"DROP SCHEMA {collection_schema(collection.number)} CASCADE")
 
 
-def _collection(row: asyncpg.Record | None) -> Collection:
-    assert row is not None  # a statement that returns its row
+def _collection(row: asyncpg.Record) -> Collection:
     return Collection(
         number=row["id"],
         name=row["name"],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import asyncpg
 import numpy as np
 import numpy.typing as npt
+from pgvector import HalfVector, Vector
 
 from memoryd.documents.types import Chunk, Collection, Document, Draft, StoredChunk
 from memoryd.errors import NotFoundError
@@ -16,7 +17,7 @@ _ATTRIBUTES = (
     "id, external_id, version, content_hash, title, mime_type, language, metadata, tags,"
     " chunk_count, created_at, updated_at"
 )
-_DOCUMENT = f"{_ATTRIBUTES}, text"
+_VECTOR_TYPES = {"half": ("halfvec", HalfVector), "full": ("vector", Vector)}
 _CHUNK = "id, document_id, position, start_char, end_char, token_count, text"
 
 
@@ -31,23 +32,41 @@ class Embedded:
 async def find_document(
     database: Database, collection: Collection, external_id: str
 ) -> Document | None:
-    """Return the document of that id, or None."""
+    """Return the document of that id without its text, or None."""
+    return await _find_document(database, collection, external_id, _ATTRIBUTES)
+
+
+async def read_document(database: Database, collection: Collection, external_id: str) -> Document:
+    """Return the document of that id with its text, or raise NotFoundError."""
+    document = await _find_document(database, collection, external_id, f"{_ATTRIBUTES}, text")
+    if document is None:
+        raise _not_found(collection, external_id)
+    return document
+
+
+async def _find_document(
+    database: Database, collection: Collection, external_id: str, columns: str
+) -> Document | None:
     async with database.connection() as connection:
         row = await connection.fetchrow(
-            f"SELECT {_DOCUMENT} FROM {collection_schema(collection.number)}.documents"
+            f"SELECT {columns} FROM {collection_schema(collection.number)}.documents"
             " WHERE external_id = $1",
             external_id,
         )
     return _document(row) if row else None
 
 
+def _not_found(collection: Collection, external_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no document {external_id!r} in {collection.name!r}", "id")
+
+
 async def list_documents(
     database: Database, collection: Collection, *, after: int, limit: int
 ) -> list[Document]:
-    """Return up to `limit` documents in the order of their numbers, from after `after` on."""
+    """Return up to `limit` documents without text, by number, from after `after` on."""
     async with database.connection() as connection:
         rows = await connection.fetch(
-            f"SELECT {_DOCUMENT} FROM {collection_schema(collection.number)}.documents"
+            f"SELECT {_ATTRIBUTES} FROM {collection_schema(collection.number)}.documents"
             f" WHERE id > $1 ORDER BY id LIMIT {limit:d}",
             after,
         )
@@ -57,10 +76,10 @@ async def list_documents(
 async def find_documents(
     database: Database, collection: Collection, numbers: Sequence[int]
 ) -> dict[int, Document]:
-    """Return the documents of those rows, by number, without their text."""
+    """Return the documents of those rows, by number, without text."""
     async with database.connection() as connection:
         rows = await connection.fetch(
-            f"SELECT {_ATTRIBUTES}, '' AS text"
+            f"SELECT {_ATTRIBUTES}"
             f" FROM {collection_schema(collection.number)}.documents WHERE id = ANY($1)",
             numbers,
         )
@@ -207,7 +226,7 @@ async def delete_document(database: Database, collection: Collection, external_i
             external_id,
         )
     if not deleted:
-        raise NotFoundError(f"there is no document {external_id!r} in {collection.name!r}", "id")
+        raise _not_found(collection, external_id)
 
 
 async def _move_kept(
@@ -245,7 +264,7 @@ async def _insert_chunks(
 ) -> None:
     """Write new chunks and their vectors in one statement."""
     schema = collection_schema(collection.number)
-    kind = "halfvec" if collection.precision == "half" else "vector"
+    kind, wrapper = _VECTOR_TYPES[collection.precision]
     new = [chunks[item.position] for item in embedded]
     await connection.execute(
         "WITH n AS (SELECT * FROM unnest($2::int[], $3::int[], $4::int[], $5::int[], $6::bytea[],"
@@ -265,7 +284,7 @@ async def _insert_chunks(
         [chunk.token_count for chunk in new],
         [chunk.hash for chunk in new],
         [chunk.text for chunk in new],
-        [item.vector for item in embedded],
+        [wrapper(item.vector) for item in embedded],  # a bare array would be a nested one
     )
 
 

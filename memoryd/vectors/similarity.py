@@ -13,5 +13,10 @@ def normalize(vectors: Matrix) -> Matrix:
 
 
 def shorten(vectors: Matrix, dimensions: int) -> Matrix:
-    """Return the first `dimensions` columns of `vectors` (n, d), at length 1 again."""
+    """Return the first `dimensions` columns of unit vectors (n, d), at length 1 again.
+
+    Where there are no more than that, they are returned as they are.
+    """
+    if dimensions >= vectors.shape[1]:
+        return vectors
     return normalize(vectors[:, :dimensions])

@@ -1,0 +1,240 @@
+"""Request bodies: read, parsed, and checked field by field."""
+
+import json
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from memoryd.errors import (
+    InvalidInputError,
+    MemorydError,
+    MissingFieldError,
+    TooLargeError,
+    UnknownFieldError,
+)
+
+_MAX_METADATA_BYTES = 64 << 10
+_MAX_METADATA_DEPTH = 16
+
+T = TypeVar("T", bound=BaseModel)
+
+
+async def read_json(request: web.Request) -> Any:
+    """Return the JSON value of the body, whatever its Content-Type says.
+
+    Raises InvalidInputError for what is not JSON (in UTF-8, without lone surrogates or NUL).
+    """
+    data = await read_bytes(request)
+    if not data.strip():
+        raise InvalidInputError("the request has no body: send a JSON object")
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInputError(f"the body is not JSON: {error}") from error
+    if b"\\u0000" in data and (path := _find_nul(value)) is not None:
+        raise InvalidInputError(f"{path or 'the body'} has a NUL character", path or None)
+    return value
+
+
+async def read_lenient_json(request: web.Request) -> Any:
+    """Return the first JSON value of the body as Go's decoder would: what peers' clients rely on.
+
+    Bytes after the value are ignored; bytes that are not UTF-8 and lone surrogates become U+FFFD.
+    Raises InvalidInputError for what is not JSON.
+    """
+    data = await read_bytes(request)
+    if not data.strip():
+        raise InvalidInputError("missing request body")
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _decode_leniently(data.decode("utf-8", "replace"))
+
+
+def _decode_leniently(text: str) -> Any:
+    try:
+        value, _ = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode(text.lstrip())
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"the body is not JSON: {error}") from error
+    clean = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
+    return json.loads(clean.decode("utf-16", "replace"))
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+async def read_bytes(request: web.Request) -> bytes:
+    """Return the body, or raise TooLargeError."""
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        limit = request.client_max_size
+        raise TooLargeError(f"the body has more than max_body_bytes = {limit} bytes") from error
+
+
+def _find_nul(value: Any, path: str = "") -> str | None:
+    """Return the path of a string with a NUL in it, "" for the value itself, None for none."""
+    if isinstance(value, str):
+        return path if "\0" in value else None
+    items: list[tuple[str, Any]] = []
+    if isinstance(value, dict):
+        if any("\0" in key for key in value):
+            return path
+        items = [(f"{path}.{key}" if path else key, item) for key, item in value.items()]
+    elif isinstance(value, list):
+        items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    for item_path, item in items:
+        if (found := _find_nul(item, item_path)) is not None:
+            return found
+    return None
+
+
+def parse(kind: type[T], value: Any, at: str = "") -> T:
+    """Check `value` against `kind`; raise the first fault, its path beginning with `at`."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise _translate(error, at) from error
+
+
+def _translate(error: ValidationError, at: str) -> MemorydError:
+    fault = error.errors(include_url=False)[0]
+    path = _path(at, fault["loc"])
+    if fault["type"] == "missing":
+        return MissingFieldError(f"{path} is required", path)
+    if fault["type"] == "extra_forbidden":
+        return UnknownFieldError(f"{path} is not a field of this request", path)
+    if fault["type"] == "too_large":
+        return TooLargeError(f"{path} {fault['msg']}", path)
+    message = fault["msg"].removeprefix("Value error, ")
+    return InvalidInputError(f"{path or 'the body'}: {message}", path or None)
+
+
+def _path(at: str, location: tuple[int | str, ...]) -> str:
+    path = at
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            path += f".{part}" if path else part
+    return path
+
+
+class Body(BaseModel):
+    """Refuse unknown fields and values of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _check_id(value: str) -> str:
+    if value in (".", ".."):
+        raise ValueError("'.' and '..' can't be ids")
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
+        raise ValueError("an id can't have control characters")
+    return value
+
+
+def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    if len(orjson.dumps(value)) > _MAX_METADATA_BYTES:
+        raise ValueError(f"metadata can have {_MAX_METADATA_BYTES} bytes at most")
+    if _depth(value) > _MAX_METADATA_DEPTH:
+        raise ValueError(f"metadata can be nested {_MAX_METADATA_DEPTH} deep at most")
+    return value
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(_depth, value), default=0)
+    return 0
+
+
+def _check_not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+DocumentId = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_check_id)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
+Tag = Annotated[str, Field(min_length=1, max_length=128)]
+NotBlank = Annotated[str, AfterValidator(_check_not_blank)]
+Language = Annotated[str, Field(pattern=r"^[a-z_]{2,63}$")]
+
+
+class ChunkingBody(Body):
+    """How documents are cut."""
+
+    max_tokens: int = Field(256, ge=32)
+    overlap_tokens: int = Field(32, ge=0)
+
+
+class CollectionBody(Body):
+    """A collection to make."""
+
+    name: CollectionName
+    model: str | None = None
+    dimensions: int | None = Field(None, gt=0)
+    precision: Literal["half", "full"] = "half"
+    chunking: ChunkingBody | None = None
+    language: Language = "english"
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class CollectionPatchBody(Body):
+    """What can be changed of a collection."""
+
+    name: CollectionName | None = None
+    language: Language | None = None
+    metadata: Metadata | None = None
+
+
+class AliasBody(Body):
+    """Another name for a collection."""
+
+    alias: CollectionName
+
+
+class DocumentBody(Body):
+    """A document to store."""
+
+    id: DocumentId | None = None
+    title: str = Field("", max_length=10_000)
+    text: NotBlank
+    mime_type: str | None = Field(None, max_length=256)
+    language: Language | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    tags: list[Tag] = Field(default_factory=list, max_length=64)
+    on_conflict: Literal["replace", "skip", "error"] = "replace"
+
+
+class VectorQuery(Body):
+    """A vector to search with."""
+
+    vector: list[float] = Field(min_length=1, max_length=16_000)
+
+
+class WithBody(Body):
+    """What results carry beside ids and scores."""
+
+    text: bool = True
+    metadata: bool = True
+    vector: bool = False
+
+
+class SearchBody(Body):
+    """What to look for."""
+
+    query: NotBlank | VectorQuery
+    mode: Literal["hybrid", "dense", "lexical"] = "dense"
+    limit: int = Field(10, ge=1, le=1_000)
+    offset: int = Field(0, ge=0)
+    score_threshold: float | None = Field(None, ge=-1, le=1)
+    group_by: Literal["document"] | None = "document"
+    group_size: int = Field(3, ge=1, le=100)
+    with_: WithBody = Field(default_factory=WithBody, alias="with")

@@ -1,0 +1,138 @@
+"""One table from memoryd's errors to HTTP, and one shape per dialect."""
+
+import logging
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from memoryd import errors
+
+logger = logging.getLogger(__name__)
+
+
+class Dialect(Enum):
+    """Whose shape of errors a route answers with."""
+
+    MEMORYD = "memoryd"
+    OPENAI = "openai"
+    OLLAMA = "ollama"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How an error looks from outside."""
+
+    status: int
+    type: str
+    code: str
+
+
+_INVALID = "invalid_request_error"
+
+# The most special class first: an error is what its nearest ancestor here is.
+FAULTS: dict[type[errors.MemorydError], Fault] = {
+    errors.TooLargeError: Fault(413, _INVALID, "too_large"),
+    errors.MissingFieldError: Fault(400, _INVALID, "missing_field"),
+    errors.UnknownFieldError: Fault(400, _INVALID, "unknown_field"),
+    errors.InvalidInputError: Fault(400, _INVALID, "invalid_value"),
+    errors.UnauthorizedError: Fault(401, "authentication_error", "unauthorized"),
+    errors.ModelNotFoundError: Fault(404, "not_found_error", "model_not_found"),
+    errors.NotFoundError: Fault(404, "not_found_error", "not_found"),
+    errors.ConflictError: Fault(409, _INVALID, "conflict"),
+    errors.EmbeddingError: Fault(400, _INVALID, "invalid_value"),
+    errors.UnavailableError: Fault(503, "api_error", "overloaded"),
+    errors.StorageFullError: Fault(507, "api_error", "storage_full"),
+    errors.SetupError: Fault(503, "api_error", "overloaded"),
+    errors.MemorydError: Fault(500, "api_error", "internal_error"),
+}
+
+# What Ollama says for the same thing, literally: its clients look for these.
+_OLLAMA_TEXTS: dict[type[errors.MemorydError], str] = {
+    errors.OverloadedError: "server busy, please try again.  maximum pending requests exceeded",
+}
+
+
+def fault_of(error: errors.MemorydError) -> Fault:
+    """Return status, type and code of an error."""
+    return next(FAULTS[kind] for kind in type(error).__mro__ if kind in FAULTS)
+
+
+def error_object(error: errors.MemorydError) -> dict[str, Any]:
+    """Return the object that stands under `error` in memoryd's own and OpenAI's shape."""
+    fault = fault_of(error)
+    return {
+        "message": error.message,
+        "type": fault.type,
+        "param": getattr(error, "param", None),
+        "code": fault.code,
+    }
+
+
+def dialect_of(request: web.Request) -> Dialect:
+    """Return the dialect that the route, or where there is none its path, speaks."""
+    if request.path.startswith("/api/"):
+        return Dialect.OLLAMA
+    return Dialect.OPENAI if request.path == "/v1/embeddings" else Dialect.MEMORYD
+
+
+def error_response(request: web.Request, error: errors.MemorydError) -> web.Response:
+    """Return the answer that tells `error` in the shape of the request's dialect."""
+    fault = fault_of(error)
+    dialect = dialect_of(request)
+    status = fault.status
+    if dialect is Dialect.OPENAI and isinstance(error, errors.OverloadedError):
+        status = 429  # what OpenAI's clients wait on and try again
+    if dialect is Dialect.OLLAMA:
+        body: dict[str, Any] = {"error": _ollama_text(error)}
+    else:
+        body = {"error": error_object(error)}
+    response = json_response(body, status=status)
+    if isinstance(error, errors.UnavailableError):
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+def _ollama_text(error: errors.MemorydError) -> str:
+    if isinstance(error, errors.ModelNotFoundError) and error.model:
+        return f'model "{error.model}" not found, try pulling it first'
+    return _OLLAMA_TEXTS.get(type(error), error.message)
+
+
+def json_response(value: Any, *, status: int = 200) -> web.Response:
+    """Return `value` as JSON; numpy arrays are written without a Python loop."""
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error in JSON, in the dialect's shape; nothing foreign leaks."""
+    try:
+        return await handler(request)
+    except errors.MemorydError as error:
+        if fault_of(error).status >= 500:
+            logger.warning("%s %s: %s", request.method, request.path, error.message)
+        return error_response(request, error)
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        message = f"{request.method} is not served at {request.path}: use {allowed}"
+        response = error_response(request, errors.NotFoundError(message))
+        response.set_status(405)
+        response.headers["Allow"] = allowed
+        return response
+    except web.HTTPNotFound:
+        message = f"there is nothing at {request.method} {request.path}"
+        return error_response(request, errors.NotFoundError(message))
+    except web.HTTPException as error:
+        fault = errors.InvalidInputError(f"the request can't be read: {error.reason}")
+        response = error_response(request, fault)
+        response.set_status(error.status)
+        return response
+    except Exception:
+        logger.exception("%s %s failed", request.method, request.path)
+        message = f"memoryd failed at this request: see its log for {request['id']}"
+        return error_response(request, errors.MemorydError(message))

@@ -1,0 +1,87 @@
+"""Ollama's dialect (server/routes.go, api/types.go)."""
+
+import time
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict
+
+from memoryd.api.bodies import parse, read_lenient_json
+from memoryd.api.errors import json_response
+from memoryd.api.state import MEMORY
+from memoryd.errors import InvalidInputError, NotFoundError
+from memoryd.memory.embed import embed as embed_texts
+
+
+class EmbedBody(BaseModel):
+    """What /api/embed takes; other fields are ignored, null is absent."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    model: str | None = None
+    input: Any = None
+    truncate: bool | None = None
+    dimensions: int | None = None
+    options: dict[str, Any] | None = None
+
+
+async def embed(request: web.Request) -> web.Response:
+    """POST /api/embed."""
+    started = time.perf_counter_ns()
+    memory = request.app[MEMORY]
+    body = parse(EmbedBody, _fold_keys(await read_lenient_json(request)))
+    texts = _texts(body.input)
+    if not body.model:
+        raise NotFoundError("model '' not found", "model")
+    model = await memory.engine.model(body.model)
+    loaded = time.perf_counter_ns()
+    if not texts:  # it loads the model, and nothing else
+        return json_response({"model": body.model, "embeddings": []})
+    embeddings = await embed_texts(
+        memory,
+        body.model,
+        texts,
+        truncate=body.truncate is not False,
+        dimensions=body.dimensions if body.dimensions and body.dimensions > 0 else None,
+        max_tokens=_context(body.options, model.special_tokens),
+    )
+    response = json_response(
+        {
+            "model": body.model,
+            "embeddings": embeddings.vectors,
+            "total_duration": time.perf_counter_ns() - started,
+            "load_duration": loaded - started,
+            "prompt_eval_count": embeddings.token_count,
+        }
+    )
+    response.headers["X-Truncated-Inputs"] = str(embeddings.truncated)
+    return response
+
+
+def _fold_keys(value: Any) -> Any:
+    """Let `Model` be `model`: Go matches keys whatever their case."""
+    return {key.lower(): item for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _texts(value: Any) -> list[str]:
+    if value is None or value == "":
+        return []
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise InvalidInputError("invalid input type", "input")
+    return texts
+
+
+def _context(options: dict[str, Any] | None, special_tokens: int) -> int | None:
+    """Return options.num_ctx, an upper bound on what an input may have."""
+    context = (options or {}).get("num_ctx")
+    if context is None:
+        return None
+    if not isinstance(context, int) or isinstance(context, bool):
+        raise InvalidInputError('option "num_ctx" must be of type integer', "options.num_ctx")
+    if context <= 0:
+        return None
+    if context <= special_tokens:
+        message = "input after truncation exceeds maximum context length"
+        raise InvalidInputError(message, "options.num_ctx")
+    return context

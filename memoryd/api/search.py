@@ -1,0 +1,102 @@
+"""Routes of search."""
+
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+
+from memoryd.api.bodies import SearchBody, VectorQuery, WithBody, parse, read_json
+from memoryd.api.collections import find
+from memoryd.api.documents import chunk_as_json
+from memoryd.api.errors import json_response
+from memoryd.api.paging import read_integer
+from memoryd.api.state import MEMORY
+from memoryd.documents.types import Collection
+from memoryd.errors import InvalidInputError, TooLargeError, UnknownFieldError
+from memoryd.memory.search import FoundChunk, Query, Result, Results
+from memoryd.memory.search import search as run_search
+from memoryd.storage.vectors import Vector
+
+_MAX_DEPTH = 10_000
+_QUERY_STRING = frozenset({"q", "limit", "offset", "mode"})
+
+
+async def search(request: web.Request) -> web.Response:
+    """POST /v1/collections/{collection}/search."""
+    return await _search(request, parse(SearchBody, await read_json(request)))
+
+
+async def search_by_query_string(request: web.Request) -> web.Response:
+    """GET /v1/collections/{collection}/search?q=…."""
+    unknown = sorted(set(request.query) - _QUERY_STRING)
+    if unknown:
+        raise UnknownFieldError(f"{unknown[0]} is not a parameter of this request", unknown[0])
+    fields: dict[str, Any] = {
+        "query": request.query.get("q", ""),
+        "limit": read_integer(request, "limit", 10, low=1, high=1_000),
+        "offset": read_integer(request, "offset", 0, low=0, high=_MAX_DEPTH),
+        "mode": request.query.get("mode", "dense"),
+    }
+    return await _search(request, parse(SearchBody, fields))
+
+
+async def _search(request: web.Request, body: SearchBody) -> web.Response:
+    if body.mode != "dense":
+        raise InvalidInputError(f"mode: {body.mode!r} is not served yet, 'dense' is", "mode")
+    if body.offset + body.limit > _MAX_DEPTH:
+        raise TooLargeError(f"offset + limit can be {_MAX_DEPTH} at most", "offset")
+    collection = await find(request)
+    query = Query(
+        text=body.query if isinstance(body.query, str) else "",
+        vector=_vector(collection, body.query) if isinstance(body.query, VectorQuery) else None,
+        limit=body.limit,
+        offset=body.offset,
+        score_threshold=body.score_threshold,
+        group_size=body.group_size if body.group_by else None,
+        with_vectors=body.with_.vector,
+    )
+    results = await run_search(request.app[MEMORY], collection, query)
+    return json_response(_as_json(collection, results, body.with_))
+
+
+def _vector(collection: Collection, query: VectorQuery) -> Vector:
+    vector = np.asarray(query.vector, dtype=np.float32)
+    if len(vector) != collection.dimensions:
+        raise InvalidInputError(
+            f"query.vector has {len(vector)} numbers, the collection {collection.dimensions}",
+            "query.vector",
+        )
+    if not np.isfinite(vector).all() or not vector.any():
+        raise InvalidInputError("query.vector must be finite and not zero", "query.vector")
+    return vector
+
+
+def _as_json(collection: Collection, results: Results, wanted: WithBody) -> dict[str, Any]:
+    return {
+        "results": [_result_as_json(result, wanted) for result in results.results],
+        "score_type": "cosine",
+        "model": collection.model,
+        "plan": {"dense": "exact", "lexical": None},
+        "took_ms": round(results.took_ms, 3),
+        "next_offset": results.next_offset,
+    }
+
+
+def _result_as_json(result: Result, wanted: WithBody) -> dict[str, Any]:
+    document: dict[str, Any] = {"id": result.document.id, "title": result.document.title}
+    if wanted.metadata:
+        document |= {"metadata": result.document.metadata, "tags": result.document.tags}
+    return {
+        "document": document,
+        "score": result.score,
+        "chunks": [_chunk_as_json(found, wanted) for found in result.chunks],
+    }
+
+
+def _chunk_as_json(found: FoundChunk, wanted: WithBody) -> dict[str, Any]:
+    chunk = chunk_as_json(found.chunk) | {"score": found.cosine, "cosine": found.cosine}
+    if wanted.text:
+        chunk["text"] = found.chunk.text
+    if wanted.vector:
+        chunk["vector"] = found.vector
+    return chunk

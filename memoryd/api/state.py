@@ -1,0 +1,7 @@
+"""What handlers find in the application."""
+
+from aiohttp import web
+
+from memoryd.memory.state import Memory
+
+MEMORY = web.AppKey("memory", Memory)

@@ -1,0 +1,173 @@
+"""The composition root: what is built, in which order, and how long it lives."""
+
+import asyncio
+import ipaddress
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from memoryd.api.routes import build_app
+from memoryd.config import Settings
+from memoryd.embeddings.engine import Engine, Loader
+from memoryd.embeddings.llama import LlamaBackend
+from memoryd.embeddings.types import ModelSpec
+from memoryd.errors import SetupError
+from memoryd.memory.collections import ensure_default
+from memoryd.memory.state import Memory
+from memoryd.models.catalog import find_entry
+from memoryd.models.store import ensure_model
+from memoryd.postgres.server import Server, run_server
+from memoryd.storage.database import open_database
+
+logger = logging.getLogger(__name__)
+
+# From the signal: when what still waits for the engine is refused, and when connections are cut.
+# With half a second for Postgres, all is over in less than two.
+_REFUSE_AFTER_S = 1.1
+_CUT_AFTER_S = 1.4
+_PROGRESS_STEP_BYTES = 10 << 20
+
+
+class GalleryLoader:
+    """Load the models of the gallery from the models directory, fetching what isn't there."""
+
+    def __init__(self, models_dir: Path) -> None:
+        """Take the models directory; nothing is read yet."""
+        self._models_dir = models_dir
+
+    def resolve(self, name: str) -> str:
+        """Return the gallery's name of the model, or raise ModelNotFoundError."""
+        return find_entry(name).name
+
+    async def load(self, name: str) -> tuple[ModelSpec, LlamaBackend]:
+        """Load the model's file; raise ModelFileError where it can't be had."""
+        file = await ensure_model(name, self._models_dir, _DownloadLog())
+        backend = await asyncio.to_thread(LlamaBackend, file.path)
+        entry = file.entry
+        return ModelSpec(entry.name, entry.query_prefix, entry.document_prefix), backend
+
+
+class _DownloadLog:
+    """Log a download every few megabytes."""
+
+    def __init__(self) -> None:
+        self._told = 0
+
+    def __call__(self, step: str, done_bytes: int, total_bytes: int | None) -> None:
+        if done_bytes < self._told:
+            self._told = 0
+        if done_bytes - self._told >= _PROGRESS_STEP_BYTES:
+            self._told = done_bytes
+            total = f" of {total_bytes >> 20}" if total_bytes else ""
+            logger.info("%s: %d%s MB", step, done_bytes >> 20, total)
+
+
+@asynccontextmanager
+async def open_memory(settings: Settings, loader: Loader | None = None) -> AsyncIterator[Memory]:
+    """Open all that the use cases need, and close it in the opposite order.
+
+    The model is loaded while Postgres starts. Raises SetupError saying what mends it.
+    """
+    async with _open(settings, loader) as (memory, _):
+        yield memory
+
+
+@asynccontextmanager
+async def _open(
+    settings: Settings, loader: Loader | None = None
+) -> AsyncIterator[tuple[Memory, Server | None]]:
+    loader = loader or GalleryLoader(settings.models_dir)
+    async with AsyncExitStack() as stack:
+        server = None
+        if settings.database_url:
+            dsn = settings.database_url.get_secret_value()
+        else:
+            server = await stack.enter_async_context(run_server(settings.data_dir))
+            dsn = server.dsn
+        engine = await stack.enter_async_context(Engine(loader, settings.max_waiting_requests))
+        loading = asyncio.create_task(engine.model(settings.model))
+        database = await stack.enter_async_context(
+            open_database(dsn, max_connections=settings.database_connections)
+        )
+        await loading
+        memory = Memory(settings, database, engine)
+        await ensure_default(memory)
+        yield memory, server
+
+
+@asynccontextmanager
+async def listen(memory: Memory) -> AsyncIterator[str]:
+    """Serve HTTP while the block runs, and yield the URL.
+
+    At the end nothing new is taken on; what is under way gets over a second, documents that are
+    not begun are answered as not stored.
+    """
+    settings = memory.settings
+    runner = web.AppRunner(
+        build_app(memory), access_log=None, handle_signals=False, shutdown_timeout=_CUT_AFTER_S
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.host, settings.port)
+        await _start(site, settings)
+        yield _url(settings.host, runner.addresses[0][1])
+    finally:
+        memory.is_stopping = True
+        refusal = asyncio.get_running_loop().call_later(
+            _REFUSE_AFTER_S, memory.engine.refuse_waiting
+        )
+        await runner.cleanup()
+        refusal.cancel()
+
+
+async def _start(site: web.TCPSite, settings: Settings) -> None:
+    try:
+        await site.start()
+    except OSError as error:
+        raise SetupError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
+            "Another server may use it: choose another with --port"
+        ) from error
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raise SetupError where others could reach memoryd without a key."""
+    if settings.api_key or _is_loopback(settings.host):
+        return
+    raise SetupError(
+        f"{settings.host} can be reached from other machines: set MEMORYD_API_KEY, "
+        "or listen on 127.0.0.1"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Run memoryd until SIGINT or SIGTERM; `announce` is called with the URL once it listens."""
+    check_exposure(settings)
+    main = asyncio.current_task()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, main.cancel)  # type: ignore[union-attr] # inside a coroutine there is a task
+    try:
+        async with _open(settings) as (memory, server), listen(memory) as url:
+            if server:
+                server.announce(url)
+            announce(url)
+            await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        logger.info("stopped")

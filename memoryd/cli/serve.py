@@ -1,0 +1,28 @@
+"""`memoryd serve`."""
+
+import asyncio
+import logging
+
+import typer
+
+from memoryd.app import serve as run
+from memoryd.cli.options import with_settings
+from memoryd.config import Settings
+
+
+@with_settings()
+def serve(settings: Settings) -> None:
+    """Start memoryd: the database, the model, and the HTTP server.
+
+    The data stays in --data-dir. Ctrl-C stops it. Settings may also stand in a memoryd.toml, one
+    key per option, or in the environment; an option wins over both.
+    """
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    asyncio.run(run(settings, _announce))
+
+
+def _announce(url: str) -> None:
+    typer.echo(f"memoryd listens on {url} (Ctrl-C stops it)")

@@ -1,0 +1,366 @@
+"""Split a document's text into chunks that a model can embed, by the model's own tokens.
+
+The text is cut into units (sentences, lines), each is counted once, chunks are packed from the
+sums, and each chunk is counted once more: no tokenizer's counts add up exactly. So a text is
+tokenized about twice and never in one call that grows with it.
+"""
+
+# ruff: noqa: RUF001 # the punctuation of other scripts is meant
+import itertools
+import re
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import NamedTuple
+
+from memoryd.errors import InvalidInputError
+
+# More characters per token than ordinary text has. It bounds what a tokenizer is given (a few are
+# slow or crash on huge words) and what is stored as a chunk (a million emoji can be one token).
+_CHARS_PER_TOKEN = 16
+
+# Units are about this small a part of a chunk where the text leaves the choice.
+_UNITS_PER_CHUNK = 8
+
+
+@dataclass(frozen=True)
+class ChunkSpan:
+    """Say where a chunk lies in its text, in code points: `text[start_char:end_char]`."""
+
+    start_char: int
+    end_char: int
+    token_count: int
+    """Tokens of the span alone, without prefix, title and special tokens."""
+
+
+class _Break(IntEnum):
+    """Rank the places where a text can be broken, the worst first."""
+
+    AFTER_HEADING = 0
+    CHARACTER = 1
+    WORD = 2
+    WRAPPED_LINE = 3
+    SENTENCE = 4
+    LINE = 5
+    PARAGRAPH = 6
+    HEADING = 7
+
+
+class _Piece(NamedTuple):
+    """Hold a stretch of text without surrounding whitespace, and the break that follows it."""
+
+    start: int
+    end: int
+    after: _Break
+
+
+class _Unit(NamedTuple):
+    """Hold a piece that fits into a chunk, and its tokens."""
+
+    start: int
+    end: int
+    after: _Break
+    tokens: int
+
+
+def split(
+    text: str, *, max_tokens: int, overlap_tokens: int, count_tokens: Callable[[str], int]
+) -> list[ChunkSpan]:
+    """Split `text` into spans of at most `max_tokens`, as `count_tokens` counts each of them.
+
+    `count_tokens` counts a string without special tokens. The spans begin and end with
+    characters other than whitespace and cover every such character; a blank text has none. They
+    are in order, and none lies within another. Each repeats the end of the one before, whole
+    sentences or else words, in at most `overlap_tokens` and half of `max_tokens`, but not across
+    a heading. A text that fits is one span. No span has over 16 characters per `max_tokens`.
+
+    Raises InvalidInputError if a single character has more than `max_tokens`.
+    """
+    content = _Piece(len(text) - len(text.lstrip()), len(text.rstrip()), _Break.HEADING)
+    if content.start >= content.end:
+        return []
+    source = _Source(text, max_tokens, count_tokens)
+    tokens = source.tokens(content)
+    if tokens is not None and tokens <= max_tokens:
+        return [ChunkSpan(content.start, content.end, tokens)]
+    pieces = _joined(_pieces(text, content), max_tokens // _UNITS_PER_CHUNK)
+    units = [unit for piece in pieces for unit in source.units(piece)]
+    return list(_Packer(source, units, min(overlap_tokens, max_tokens // 2)).pack())
+
+
+# --- Where a text breaks ---------------------------------------------------------------------
+# Every pattern is linear: runs are possessive, and each begins where no earlier match can.
+
+_LINE_END = r"\n\r\f\v\x1c-\x1e\x85\u2028\u2029"
+_CLOSERS = r"\"'’”»›)\]}」』）】》〉〕］｣*_"
+_BREAKS = re.compile(
+    rf"""
+      (?P<lines> (?<!\s) [^\S{_LINE_END}]*+ [{_LINE_END}] \s*+ )
+    | (?P<sentence>  # not after an initial: "J. Smith", "e.g. BERT"
+        (?: (?<!\b[^\W\d_]) \. | [!?…؟।॥] ) [{_CLOSERS}]*+ [^\S{_LINE_END}]++ (?! [{_LINE_END}] ) )
+    | (?<= [\w)%\]]{{2}} ) [.!?] (?= [A-Z][\w-]*+[ ,] )  # the space got lost: "infants.We found"
+    | [。！？｡．] [{_CLOSERS}]*+ (?! [。！？｡．] ) [^\S{_LINE_END}]*+ (?! [{_LINE_END}] )
+    """,
+    re.VERBOSE,
+)
+_HEADING = re.compile(r"#{1,6}[ \t]+\S")
+_BLANK_LINE = re.compile(r"[\f\u2029]|\n[^\S\n]*+\n|\r[^\S\r\n]*+\r")
+_SENTENCE_END = frozenset(".!?…:。！？｡．")
+
+
+def _pieces(text: str, content: _Piece) -> Iterator[_Piece]:
+    """Yield the sentences and lines of `text`."""
+    start = content.start
+    in_heading = _HEADING.match(text, start) is not None
+    for match in _BREAKS.finditer(text, content.start, content.end):
+        # A sentence doesn't begin in lower case: the stop was an abbreviation's.
+        if match.end() == content.end or (
+            match.lastgroup == "sentence" and text[match.end()].islower()
+        ):
+            continue
+        end = match.start() + len(match[0].rstrip())
+        after = _Break.SENTENCE
+        if match.lastgroup == "lines":
+            after = _line_break(text, end, match.end())
+        yield _Piece(start, end, _Break.AFTER_HEADING if in_heading else after)
+        start = match.end()
+        if match.lastgroup == "lines":
+            in_heading = _HEADING.match(text, start) is not None
+    yield _Piece(start, content.end, content.after)
+
+
+def _line_break(text: str, end: int, start: int) -> _Break:
+    """Rank the break between a line that ends at `end` and text that goes on at `start`."""
+    if _HEADING.match(text, start):
+        return _Break.HEADING
+    if _BLANK_LINE.search(text, end, start):
+        return _Break.PARAGRAPH
+    indented = text[start - 1] in " \t"
+    if text[start].islower() and not indented and text[end - 1] not in _SENTENCE_END:
+        return _Break.WRAPPED_LINE
+    return _Break.LINE
+
+
+def _joined(pieces: Iterable[_Piece], width: int) -> Iterator[_Piece]:
+    """Join neighbors up to `width` characters, since each call of a tokenizer has its cost."""
+    held: _Piece | None = None
+    for piece in pieces:
+        if held and piece.end - held.start <= width and held.after < _Break.HEADING:
+            held = _Piece(held.start, piece.end, piece.after)
+            continue
+        if held:
+            yield held
+        held = piece
+    if held:
+        yield held
+
+
+# --- Units that fit --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Hold the text, the limit and the tokenizer."""
+
+    text: str
+    max_tokens: int
+    count_tokens: Callable[[str], int]
+
+    def count(self, start: int, end: int) -> int:
+        return self.count_tokens(self.text[start:end])
+
+    def tokens(self, piece: _Piece) -> int | None:
+        """Return the tokens of `piece`, or None if it is longer than a chunk can be."""
+        if piece.end - piece.start > _CHARS_PER_TOKEN * self.max_tokens:
+            return None
+        return self.count(piece.start, piece.end)
+
+    def units(self, piece: _Piece) -> Iterator[_Unit]:
+        """Yield `piece`, or what it has to be cut into."""
+        tokens = self.tokens(piece)
+        if tokens is not None and tokens <= self.max_tokens:
+            yield _Unit(*piece, tokens)
+            return
+        for part in _cut(self.text, piece, self._width(piece, tokens)):
+            yield from self.units(part)
+
+    def _width(self, piece: _Piece, tokens: int | None) -> int:
+        """Return how many characters of `piece` make a unit, or one that can be counted."""
+        if tokens is None:
+            return _CHARS_PER_TOKEN * self.max_tokens // 2
+        length = piece.end - piece.start
+        if length == 1:
+            raise InvalidInputError(
+                f"max_tokens = {self.max_tokens} leaves no room for a character of {tokens} tokens"
+            )
+        return max(1, length * self.max_tokens // (_UNITS_PER_CHUNK * tokens))
+
+
+_SOFT_BREAK = re.compile(r"\s++|(?<=[，、；：])")
+_SOLID = re.compile(r"\S")
+_ZERO_WIDTH_JOINER = "\u200d"
+_SKIN_TONES = range(0x1F3FB, 0x1F400)
+
+
+def _cut(text: str, piece: _Piece, width: int) -> Iterator[_Piece]:
+    """Cut `piece` into parts of at most `width` characters, between words where it has words."""
+    start = piece.start
+    while piece.end - start > width:
+        end, after = _cut_point(text, start, start + width)
+        yield _Piece(start, start + len(text[start:end].rstrip()), after)
+        following = _SOLID.search(text, end)
+        start = following.start() if following else piece.end
+    yield _Piece(start, piece.end, piece.after)
+
+
+def _cut_point(text: str, start: int, limit: int) -> tuple[int, _Break]:
+    """Return the best place to cut in the second half of `start` to `limit`."""
+    middle = (start + limit + 1) // 2
+    soft = [match.start() for match in _SOFT_BREAK.finditer(text[middle : limit + 1])]
+    if soft:
+        return middle + soft[-1], _Break.WORD
+    cut = limit
+    while cut > middle and _belongs_to_previous(text, cut):
+        cut -= 1
+    return cut, _Break.CHARACTER
+
+
+def _belongs_to_previous(text: str, index: int) -> bool:
+    """Say whether the character at `index` is drawn as part of the one before (not complete)."""
+    return (
+        unicodedata.category(text[index]) in {"Mn", "Mc", "Me"}
+        or _ZERO_WIDTH_JOINER in text[index - 1 : index + 1]
+        or ord(text[index]) in _SKIN_TONES
+    )
+
+
+# --- Chunks from units -----------------------------------------------------------------------
+
+
+def _weight(tokens: int, characters: int) -> int:
+    """Return the tokens to reckon with, so that sparse text fills a chunk too."""
+    return max(tokens, -(-characters // _CHARS_PER_TOKEN))
+
+
+class _Lead(NamedTuple):
+    """Say where a chunk starts and what it has before its first new unit."""
+
+    start: int
+    weight: int
+
+
+@dataclass(frozen=True)
+class _Packer:
+    source: _Source
+    units: list[_Unit]
+    overlap_tokens: int
+
+    @cached_property
+    def _sums(self) -> list[int]:
+        """What the units before each unit weigh, and all of them."""
+        starts = [unit.start for unit in self.units[1:]] + [self.units[-1].end]
+        weights = (
+            _weight(unit.tokens, following - unit.start)
+            for unit, following in zip(self.units, starts, strict=True)
+        )
+        return list(itertools.accumulate(weights, initial=0))
+
+    def pack(self) -> Iterator[ChunkSpan]:
+        """Yield chunks until no unit is left."""
+        first = 0
+        lead = _Lead(self.units[0].start, 0)
+        while first < len(self.units):
+            last, span = self._fill(first, lead)
+            yield span
+            if last + 1 < len(self.units):
+                lead = self._lead(first, last)
+            first = last + 1
+
+    def _fill(self, first: int, lead: _Lead) -> tuple[int, ChunkSpan]:
+        """Return the last unit of the chunk that begins with `lead` and `first`, and its span.
+
+        The sums say what should fit; the count of the span decides.
+        """
+        max_tokens = limit = self.source.max_tokens
+        while True:
+            last = self._last(first, lead, limit)
+            end = self.units[last].end
+            tokens = self.source.count(lead.start, end)
+            if tokens <= max_tokens:
+                return last, ChunkSpan(lead.start, end, tokens)
+            if last == first:  # which fits alone
+                lead, limit = _Lead(self.units[first].start, 0), max_tokens
+            else:
+                expected = lead.weight + self._sums[last + 1] - self._sums[first]
+                limit = min(limit * max_tokens // tokens, expected - 1)
+
+    def _last(self, first: int, lead: _Lead, limit: int) -> int:
+        """Return the unit after which it is best to break, within `limit` tokens.
+
+        The best break in the second half of the chunk is taken, the latest of equals. What
+        remains for two chunks is divided in the middle, if it can be.
+        """
+        sums, base = self._sums, self._sums[first] - lead.weight
+        rest = sums[-1] - base
+        if rest <= limit:
+            return len(self.units) - 1
+        target, least = limit, limit // 2
+        two_chunks = rest + self.overlap_tokens
+        if two_chunks <= 2 * limit:
+            target, least = two_chunks // 2, max(limit // 4, two_chunks - limit)
+        farthest = max(first, bisect_right(sums, base + limit) - 2)
+        nearest = min(farthest, max(first, bisect_left(sums, base + least) - 1))
+        best = max(
+            range(nearest, farthest + 1),
+            key=lambda i: (self.units[i].after, -abs(sums[i + 1] - base - target)),
+        )
+        return self._before_heading(first, best)
+
+    def _before_heading(self, first: int, last: int) -> int:
+        """Return the last unit of `first` to `last` that isn't a heading, or `last`."""
+        for index in range(last, first - 1, -1):
+            if self.units[index].after != _Break.AFTER_HEADING:
+                return index
+        return last
+
+    def _lead(self, first: int, last: int) -> _Lead:
+        """Return how the chunk after the one of units `first` to `last` begins."""
+        following = self.units[last + 1].start
+        needed = self._sums[last + 2] - self._sums[last + 1]
+        room = min(self.overlap_tokens, self.source.max_tokens - needed)
+        if room > 0 and self.units[last].after != _Break.HEADING:
+            end = self.units[last].end
+            for start in self._overlap_starts(first, last, room):
+                weight = _weight(self.source.count(start, end), following - start)
+                if weight <= room:
+                    return _Lead(start, weight)
+        return _Lead(following, 0)
+
+    def _overlap_starts(self, first: int, last: int, room: int) -> Iterator[int]:
+        """Yield where an overlap of `room` tokens could start, the longest first."""
+        whole = max(first + 1, bisect_left(self._sums, self._sums[last + 1] - room))
+        if whole <= last:
+            yield from (unit.start for unit in self.units[whole : last + 1])
+            return
+        unit = self.units[last]
+        length = unit.end - unit.start
+        width = min(length - 1, length * room // _weight(unit.tokens, length))
+        while width > 0:
+            yield _word_start(self.source.text, unit.end - width, unit.end)
+            width = width * 3 // 4
+
+
+_WORD_START = re.compile(r"(?<=\s)\S")
+
+
+def _word_start(text: str, start: int, end: int) -> int:
+    """Return the first start of a word from `start` on, or of a character if there is none."""
+    word = _WORD_START.search(text, start, end)
+    if word:
+        return word.start()
+    while start < end - 1 and _belongs_to_previous(text, start):
+        start += 1
+    return start

@@ -1,0 +1,114 @@
+"""Make, describe, rename and delete collections."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from memoryd.documents.types import Chunking, Collection, Precision
+from memoryd.errors import ConflictError, InvalidInputError, NotFoundError
+from memoryd.memory.state import Memory
+from memoryd.storage import collections as storage
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Described:
+    """Be a collection and what it holds."""
+
+    collection: Collection
+    counts: storage.Counts
+    aliases: list[str]
+
+
+async def create_collection(
+    memory: Memory,
+    name: str,
+    *,
+    model: str | None = None,
+    dimensions: int | None = None,
+    precision: Precision = "half",
+    chunking: Chunking | None = None,
+    language: str = "english",
+    metadata: dict[str, Any] | None = None,
+) -> Described:
+    """Make a collection for `model` (else the setting's), loading it to know its width.
+
+    Raises ModelNotFoundError, InvalidInputError for what the model can't do, ConflictError where
+    the name is taken.
+    """
+    loaded = await memory.engine.model(model or memory.settings.model)
+    if dimensions is not None and dimensions > loaded.dimensions:
+        raise InvalidInputError(
+            f"{loaded.spec.name} has {loaded.dimensions} dimensions at most", "dimensions"
+        )
+    chunking = chunking or Chunking(max_tokens=min(Chunking().max_tokens, loaded.max_tokens))
+    _check_chunking(chunking, loaded.max_tokens)
+    collection = await storage.create_collection(
+        memory.database,
+        name=name,
+        model=loaded.spec.name,
+        dimensions=dimensions or loaded.dimensions,
+        precision=precision,
+        chunking=chunking,
+        language=language,
+        metadata=metadata or {},
+    )
+    return (await describe(memory, [collection]))[0]
+
+
+def _check_chunking(chunking: Chunking, max_tokens: int) -> None:
+    if chunking.max_tokens > max_tokens:
+        raise InvalidInputError(
+            f"the model takes {max_tokens} tokens, special ones included", "chunking.max_tokens"
+        )
+    if chunking.overlap_tokens * 2 > chunking.max_tokens:
+        raise InvalidInputError(
+            "the overlap can be half of max_tokens at most", "chunking.overlap_tokens"
+        )
+
+
+async def ensure_default(memory: Memory) -> None:
+    """Make the collection `default` where it isn't there."""
+    try:
+        await storage.find_collection(memory.database, DEFAULT)
+    except NotFoundError:
+        await create_collection(memory, DEFAULT)
+
+
+async def describe(memory: Memory, collections: Sequence[Collection]) -> list[Described]:
+    """Return collections with what each holds."""
+    counts = await storage.count_contents(memory.database, collections)
+    aliases = await storage.list_aliases(memory.database, collections)
+    return [
+        Described(collection, count, aliases[collection.number])
+        for collection, count in zip(collections, counts, strict=True)
+    ]
+
+
+async def update_collection(
+    memory: Memory,
+    collection: Collection,
+    *,
+    name: str | None = None,
+    language: str | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> Described:
+    """Change what is given of a collection; `default` keeps its name."""
+    if collection.name == DEFAULT and name not in (None, DEFAULT):
+        raise ConflictError("the collection 'default' keeps its name", "name")
+    updated = await storage.update_collection(
+        memory.database,
+        collection,
+        name=name or collection.name,
+        language=language or collection.language,
+        metadata=collection.metadata if metadata is None else metadata,
+    )
+    return (await describe(memory, [updated]))[0]
+
+
+async def delete_collection(memory: Memory, collection: Collection) -> None:
+    """Delete a collection with all that it holds; `default` stays."""
+    if collection.name == DEFAULT:
+        raise ConflictError("the collection 'default' can't be deleted", "collection")
+    await storage.delete_collection(memory.database, collection)

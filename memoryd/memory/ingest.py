@@ -1,0 +1,172 @@
+"""Store documents: chunk, embed, and swap each one in whole."""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memoryd.documents.chunking import split
+from memoryd.documents.types import (
+    Chunk,
+    Collection,
+    Document,
+    Draft,
+    Outcome,
+    chunk_hash,
+    embedded_text,
+)
+from memoryd.embeddings.engine import EmbeddingModel
+from memoryd.embeddings.types import Tokens
+from memoryd.errors import ConflictError, InvalidInputError, MemorydError, StoppingError
+from memoryd.memory.state import Memory
+from memoryd.storage import documents as storage
+from memoryd.vectors.similarity import shorten
+
+# A chunk must have room for a few words beside its title.
+_LEAST_TEXT_TOKENS = 16
+# Another process may write the same document between our look and our write, but not for long.
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Hold a document's chunks and what the model sees of each."""
+
+    chunks: list[Chunk]
+    inputs: list[Tokens]
+
+
+async def ingest(memory: Memory, collection: Collection, drafts: Sequence[Draft]) -> list[Outcome]:
+    """Store `drafts` and return what became of each, in their order.
+
+    Each is written in one transaction of its own: one that fails is `failed` with its error, and
+    never fails the rest.
+    """
+    return await asyncio.gather(*(_ingest_safely(memory, collection, draft) for draft in drafts))
+
+
+async def _ingest_safely(memory: Memory, collection: Collection, draft: Draft) -> Outcome:
+    try:
+        return await ingest_document(memory, collection, draft)
+    except MemorydError as error:
+        return Outcome(draft.external_id, "failed", error=error)
+
+
+async def ingest_document(memory: Memory, collection: Collection, draft: Draft) -> Outcome:
+    """Store one document and say what became of it.
+
+    Raises InvalidInputError for a document that can't be embedded, ConflictError for one that is
+    there and may not be replaced, StoppingError at shutdown, and what storage and engine raise.
+    """
+    async with memory.document_lock(collection, draft.external_id), memory.ingest_slots:
+        if memory.is_stopping:
+            raise StoppingError("memoryd is shutting down: the document was not stored")
+        for _ in range(_ATTEMPTS):
+            current = await storage.find_document(memory.database, collection, draft.external_id)
+            outcome = await _store(memory, collection, draft, current)
+            if outcome is not None:
+                return outcome
+    raise ConflictError(f"the document {draft.external_id!r} is being changed by others", "id")
+
+
+async def _store(
+    memory: Memory, collection: Collection, draft: Draft, current: Document | None
+) -> Outcome | None:
+    """Write what differs from `current`; None where that has changed meanwhile."""
+    if current is None:
+        return await _insert(memory, collection, draft)
+    if draft.on_conflict == "error":
+        raise ConflictError(f"there is a document {current.id!r} already", "id")
+    if draft.on_conflict == "skip":
+        return Outcome(current.id, "skipped", current.version, current.chunk_count)
+    if not current.has_content_of(draft):
+        return await _replace(memory, collection, draft, current)
+    if current.has_attributes_of(draft):
+        return Outcome(current.id, "unchanged", current.version, current.chunk_count)
+    version = await storage.update_attributes(memory.database, collection, current, draft)
+    if version is None:
+        return None
+    return Outcome(current.id, "updated", version, current.chunk_count)
+
+
+async def _insert(memory: Memory, collection: Collection, draft: Draft) -> Outcome | None:
+    model = await memory.engine.model(collection.model)
+    prepared = await asyncio.to_thread(_prepare, model, collection, draft)
+    embedded = await _embed(model, collection, prepared, range(len(prepared.chunks)))
+    version = await storage.insert_document(
+        memory.database, collection, draft, prepared.chunks, embedded
+    )
+    if version is None:
+        return None
+    return Outcome(draft.external_id, "stored", version, len(prepared.chunks), len(embedded))
+
+
+async def _replace(
+    memory: Memory, collection: Collection, draft: Draft, current: Document
+) -> Outcome | None:
+    model = await memory.engine.model(collection.model)
+    prepared = await asyncio.to_thread(_prepare, model, collection, draft)
+    stored = await storage.find_chunk_hashes(memory.database, collection, current)
+    kept, new = _match(prepared.chunks, stored)
+    embedded = await _embed(model, collection, prepared, new)
+    version = await storage.replace_document(
+        memory.database, collection, current, draft, prepared.chunks, kept, embedded
+    )
+    if version is None:
+        return None
+    return Outcome(current.id, "replaced", version, len(prepared.chunks), len(embedded))
+
+
+def _prepare(model: EmbeddingModel, collection: Collection, draft: Draft) -> _Prepared:
+    """Cut the text into chunks, and make the model's input of each."""
+    limit = min(collection.chunking.max_tokens, model.max_tokens)
+    prefix = model.spec.document_prefix
+    taken = model.special_tokens + model.count_tokens(prefix + embedded_text(draft.title, ""))
+    if limit - taken < _LEAST_TEXT_TOKENS:
+        raise InvalidInputError(
+            f"the title takes {taken} of the {limit} tokens of a chunk: shorten it, or use a "
+            "collection with a larger chunking.max_tokens",
+            "title",
+        )
+    chunks, inputs = [], []
+    spans = split(
+        draft.text,
+        max_tokens=limit - taken,
+        overlap_tokens=collection.chunking.overlap_tokens,
+        count_tokens=model.count_tokens,
+    )
+    for position, span in enumerate(spans):
+        text = draft.text[span.start_char : span.end_char]
+        tokens = model.encode_text(prefix + embedded_text(draft.title, text))
+        hash_ = chunk_hash(draft.title, text)
+        chunks.append(Chunk(position, span.start_char, span.end_char, len(tokens), text, hash_))
+        inputs.append(tokens)
+    return _Prepared(chunks, inputs)
+
+
+def _match(
+    chunks: Sequence[Chunk], stored: Sequence[tuple[int, bytes]]
+) -> tuple[list[tuple[int, int]], list[int]]:
+    """Find the stored chunks that stay: (number, new position) pairs, and the positions left."""
+    numbers: defaultdict[bytes, deque[int]] = defaultdict(deque)
+    for number, hash_ in stored:
+        numbers[hash_].append(number)
+    kept, new = [], []
+    for chunk in chunks:
+        if numbers[chunk.hash]:
+            kept.append((numbers[chunk.hash].popleft(), chunk.position))
+        else:
+            new.append(chunk.position)
+    return kept, new
+
+
+async def _embed(
+    model: EmbeddingModel, collection: Collection, prepared: _Prepared, positions: Sequence[int]
+) -> list[storage.Embedded]:
+    if not positions:
+        return []
+    vectors = await model.embed_inputs([prepared.inputs[position] for position in positions])
+    return [
+        storage.Embedded(position, vector)
+        for position, vector in zip(positions, shorten(vectors, collection.dimensions), strict=True)
+    ]
