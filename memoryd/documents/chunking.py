@@ -77,8 +77,10 @@ def split(
     sentences or else words, in at most `overlap_tokens` and half of `max_tokens`, but not across
     a heading. A text that fits is one span. No span has over 16 characters per `max_tokens`.
 
-    Raises InvalidInputError if a single character has more than `max_tokens`.
+    Raises InvalidInputError if a single character has more than `max_tokens`, or that is below 1.
     """
+    if max_tokens < 1:
+        raise InvalidInputError(f"max_tokens = {max_tokens} leaves no room for text")
     content = _Piece(len(text) - len(text.lstrip()), len(text.rstrip()), _Break.HEADING)
     if content.start >= content.end:
         return []
@@ -199,31 +201,36 @@ class _Source:
         return max(1, length * self.max_tokens // (_UNITS_PER_CHUNK * tokens))
 
 
-_SOFT_BREAK = re.compile(r"\s++|(?<=[，、；：])")
+_SOFT_BREAK = re.compile(r"\s++|(?<=[，、；：])(?=\S)")
 _SOLID = re.compile(r"\S")
 _ZERO_WIDTH_JOINER = "\u200d"
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
 
 
 def _cut(text: str, piece: _Piece, width: int) -> Iterator[_Piece]:
-    """Cut `piece` into parts of at most `width` characters, between words where it has words."""
+    """Cut `piece` into parts of about `width` characters, between words where it has words."""
     start = piece.start
     while piece.end - start > width:
-        end, after = _cut_point(text, start, start + width)
+        end, after = _cut_point(text, start, width, piece.end)
         yield _Piece(start, start + len(text[start:end].rstrip()), after)
-        following = _SOLID.search(text, end)
-        start = following.start() if following else piece.end
+        start = next(_SOLID.finditer(text, end)).start()
     yield _Piece(start, piece.end, piece.after)
 
 
-def _cut_point(text: str, start: int, limit: int) -> tuple[int, _Break]:
-    """Return the best place to cut in the second half of `start` to `limit`."""
-    middle = (start + limit + 1) // 2
-    soft = [match.start() for match in _SOFT_BREAK.finditer(text[middle : limit + 1])]
+def _cut_point(text: str, start: int, width: int, end: int) -> tuple[int, _Break]:
+    """Return where to cut what begins at `start`, and how good a break that is.
+
+    A word that is longer than `width` stays whole here, and is cut if it doesn't fit a chunk.
+    """
+    limit = start + width
+    soft = [match.start() for match in _SOFT_BREAK.finditer(text[start + 1 : limit + 1])]
     if soft:
-        return middle + soft[-1], _Break.WORD
+        return start + 1 + soft[-1], _Break.WORD
+    farther = _SOFT_BREAK.search(text, limit + 1, min(end, start + _UNITS_PER_CHUNK * width))
+    if farther:
+        return farther.start(), _Break.WORD
     cut = limit
-    while cut > middle and _belongs_to_previous(text, cut):
+    while cut > start + (width + 1) // 2 and _belongs_to_previous(text, cut):
         cut -= 1
     return cut, _Break.CHARACTER
 

@@ -150,14 +150,9 @@ class Outcome:
     error: MemorydError | None = None
 
 
-def embedded_text(title: str, text: str) -> str:
-    """Return what is embedded for a chunk: the title goes with each one."""
-    return f"{title}\n\n{text}" if title else text
-
-
 def chunk_hash(title: str, text: str) -> bytes:
     """Return sixteen bytes that stand for what is embedded."""
-    return _hash(embedded_text(title, text).encode())
+    return _hash(title.encode(), text.encode())
 
 
 def _hash(*parts: bytes) -> bytes:

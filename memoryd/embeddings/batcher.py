@@ -66,6 +66,7 @@ class _Request:
 class _Batch:
     parts: list[tuple[_Request, int]] = field(default_factory=list)
     tokens: int = 0
+    threads: int = 1
 
     def fill(self, request: _Request, max_tokens: int, max_sequences: int) -> bool:
         """Take inputs of `request` as long as they fit; say whether any did."""
@@ -135,6 +136,7 @@ class _Queue:
             else:  # its input is too long for what is left: it begins the next batch
                 self.waiting.appendleft(request)
             break
+        batch.threads = self._threads_for(batch.tokens)
         batch.parts.sort(key=lambda part: len(part[0].inputs[part[1]]))
         return batch
 

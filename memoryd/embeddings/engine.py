@@ -53,9 +53,10 @@ class EmbeddingModel:
         """Return how many tokens `text` has, without special ones."""
         return len(self._backend.tokenize(text))
 
-    def encode_text(self, text: str) -> Tokens:
-        """Return the model's input for `text`, special tokens included."""
-        return self._backend.wrap(self._backend.tokenize(text))
+    def encode_document(self, title: str, text: str) -> Tokens:
+        """Return the model's input for a chunk of a document: prefix, title, text."""
+        body = f"{title}\n\n{text}" if title else text
+        return self._backend.wrap(self._backend.tokenize(self.spec.document_prefix + body))
 
     async def embed(
         self, texts: Sequence[str], *, truncate: bool = True, max_tokens: int | None = None
@@ -87,7 +88,7 @@ class EmbeddingModel:
         return [self._backend.tokenize(text) for text in texts]
 
     async def embed_inputs(self, inputs: Sequence[Tokens]) -> Vectors:
-        """Return unit vectors of inputs that `encode_text` made, shape (inputs, dimensions)."""
+        """Return unit vectors of inputs that `encode_document` made, shape (inputs, dimensions)."""
         return normalize(await self._batcher.embed(inputs))
 
     async def embed_query(self, text: str) -> Vectors:

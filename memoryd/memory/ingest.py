@@ -13,7 +13,6 @@ from memoryd.documents.types import (
     Draft,
     Outcome,
     chunk_hash,
-    embedded_text,
 )
 from memoryd.embeddings.engine import EmbeddingModel
 from memoryd.embeddings.types import Tokens
@@ -120,24 +119,30 @@ async def _replace(
 def _prepare(model: EmbeddingModel, collection: Collection, draft: Draft) -> _Prepared:
     """Cut the text into chunks, and make the model's input of each."""
     limit = min(collection.chunking.max_tokens, model.max_tokens)
-    prefix = model.spec.document_prefix
-    taken = model.special_tokens + model.count_tokens(prefix + embedded_text(draft.title, ""))
-    if limit - taken < _LEAST_TEXT_TOKENS:
+    room = limit - len(model.encode_document(draft.title, ""))
+    if room < _LEAST_TEXT_TOKENS:
         raise InvalidInputError(
-            f"the title takes {taken} of the {limit} tokens of a chunk: shorten it, or use a "
-            "collection with a larger chunking.max_tokens",
+            f"the title takes {limit - room} of the {limit} tokens of a chunk: shorten it, or use "
+            "a collection with a larger chunking.max_tokens",
             "title",
         )
-    chunks, inputs = [], []
+    while True:
+        prepared = _cut(model, draft, room, collection.chunking.overlap_tokens)
+        excess = max(map(len, prepared.inputs)) - limit
+        if excess <= 0:
+            return prepared
+        # The tokens of title and text together are not always the sum of both.
+        room -= excess
+
+
+def _cut(model: EmbeddingModel, draft: Draft, room: int, overlap_tokens: int) -> _Prepared:
     spans = split(
-        draft.text,
-        max_tokens=limit - taken,
-        overlap_tokens=collection.chunking.overlap_tokens,
-        count_tokens=model.count_tokens,
+        draft.text, max_tokens=room, overlap_tokens=overlap_tokens, count_tokens=model.count_tokens
     )
+    chunks, inputs = [], []
     for position, span in enumerate(spans):
         text = draft.text[span.start_char : span.end_char]
-        tokens = model.encode_text(prefix + embedded_text(draft.title, text))
+        tokens = model.encode_document(draft.title, text)
         hash_ = chunk_hash(draft.title, text)
         chunks.append(Chunk(position, span.start_char, span.end_char, len(tokens), text, hash_))
         inputs.append(tokens)

@@ -1,0 +1,84 @@
+"""A fresh memoryd in a process of its own, over a data directory that is removed afterwards."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import psutil
+
+
+@dataclass
+class Running:
+    """Be a server that runs, and a session to it."""
+
+    url: str
+    process: asyncio.subprocess.Process
+    session: aiohttp.ClientSession
+    start_s: float
+
+    async def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Return the JSON answer; raise RuntimeError for a status of 400 or more."""
+        data = None if body is None else orjson.dumps(body)
+        async with self.session.request(method, self.url + path, data=data) as response:
+            answer = await response.read()
+            if response.status >= 400:
+                raise RuntimeError(f"{method} {path}: {response.status} {answer[:500]!r}")
+        return orjson.loads(answer)
+
+    def memory_mb(self) -> float:
+        """Return the resident memory of the server, Postgres aside."""
+        return psutil.Process(self.process.pid).memory_info().rss / 1e6
+
+
+@contextmanager
+def data_directory() -> Iterator[Path]:
+    """Yield a directory that the system user of Postgres can reach."""
+    directory = Path(tempfile.mkdtemp(prefix="memoryd-bench-"))
+    directory.chmod(0o755)
+    try:
+        yield directory / "data"
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@asynccontextmanager
+async def run_server(data_dir: Path) -> AsyncIterator[Running]:
+    """Run `memoryd serve` on a free port until the block ends."""
+    started = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "memoryd", "serve", "--port", "0", "--log-level", "warning"),
+        *("--data-dir", str(data_dir)),
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        url = await _read_url(process)
+        start_s = time.perf_counter() - started
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            yield Running(url, process, session, start_s)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+            await process.wait()
+
+
+async def _read_url(process: asyncio.subprocess.Process) -> str:
+    line = (await process.stdout.readline()).decode() if process.stdout else ""
+    found = re.search(r"http://\S+", line)
+    if not found:
+        raise RuntimeError(f"memoryd did not start: {line}")
+    return found[0]
