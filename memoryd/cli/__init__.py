@@ -1,9 +1,11 @@
 """The commands that people type."""
 
 import sys
+from typing import Annotated
 
 import typer
 
+from memoryd import __version__
 from memoryd.cli import database, models
 from memoryd.cli.documents import ingest
 from memoryd.cli.search import search
@@ -16,8 +18,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # it would take [default: …] for markup
-    help="A memory service for RAG: post documents, find them by meaning.",
 )
+
+
+@app.callback(invoke_without_command=True)
+def memoryd(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """A memory service for RAG: post documents, find them by meaning."""
+    if version:
+        typer.echo(f"memoryd {__version__}")
+
+
 app.command()(serve)
 app.command()(ingest)
 app.command()(search)

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 from memoryd.embeddings.batcher import Batcher
 from memoryd.embeddings.types import Backend, ModelSpec, Tokens, Vectors
-from memoryd.errors import InvalidInputError
+from memoryd.errors import InvalidInputError, TooLargeError
 from memoryd.vectors.similarity import normalize
 
 # Tokens per encode: from 256 to 512 the speed is best, and each context's buffers stay small.
@@ -17,6 +17,8 @@ _BATCH_SEQUENCES = 256
 _QUERY_SEQUENCES = 8
 # Up to this many characters, tokenizing is too short to be worth a thread.
 _INLINE_CHARS = 4096
+# A body of 64 MiB can hold 20 million empty strings; their vectors must fit into memory.
+_MAX_VECTOR_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,10 @@ class EmbeddingModel:
     ) -> Embeddings:
         """Embed `texts`, cut at `max_tokens` (else what the model takes), special tokens kept.
 
-        Raises InvalidInputError for a text that is too long where `truncate` is False, and what
-        Batcher.embed raises.
+        Raises InvalidInputError for a text that is too long where `truncate` is False,
+        TooLargeError for too many texts, and what Batcher.embed raises.
         """
+        self._check_count(len(texts))
         limit = min(max_tokens or self.max_tokens, self.max_tokens)
         if sum(map(len, texts)) > _INLINE_CHARS:
             tokenized = await asyncio.to_thread(self._tokenize_all, texts)
@@ -83,6 +86,13 @@ class EmbeddingModel:
         inputs = [self._backend.wrap(tokens[:room]) for tokens in tokenized]
         vectors = await self.embed_inputs(inputs)
         return Embeddings(vectors, sum(map(len, inputs)), truncated)
+
+    def _check_count(self, count: int) -> None:
+        most = _MAX_VECTOR_BYTES // (4 * self.dimensions)
+        if count > most:
+            raise TooLargeError(
+                f"{count} inputs are too many for one request: send {most} at most", "input"
+            )
 
     def _tokenize_all(self, texts: Sequence[str]) -> list[Tokens]:
         return [self._backend.tokenize(text) for text in texts]

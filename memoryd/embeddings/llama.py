@@ -28,6 +28,12 @@ def _log(level: int, text: bytes, _user_data: object) -> None:
         logger.log(_LOG_LEVELS[level], "%s", text.decode("utf-8", "replace").rstrip())
 
 
+# The same function without letting go of Python's lock: it only reads a pointer, and getting the
+# lock back while other threads want it takes milliseconds, once per input.
+_get_embeddings_seq = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
+    ctypes.cast(llama.llama_get_embeddings_seq, ctypes.c_void_p).value or 0
+)
+
 llama.llama_log_set(_log, ctypes.c_void_p(0))
 llama.llama_backend_init()
 
@@ -104,6 +110,7 @@ class LlamaLane:
         if not self._context:
             raise ModelFileError(f"llama.cpp can't make a context of {self.max_tokens} tokens")
         self._threads = 1
+        self._row_type = ctypes.c_float * backend.dimensions
         self._position = np.empty(self.max_tokens, dtype=np.int32)
         self._ones = np.ones(self.max_tokens, dtype=np.int32)
         self._logits = np.ones(self.max_tokens, dtype=np.int8)
@@ -188,9 +195,8 @@ class LlamaLane:
 
     def _read(self, vectors: Vectors) -> None:
         for row in range(len(vectors)):
-            pooled = llama.llama_get_embeddings_seq(self._context, row)
-            if pooled:
-                ctypes.memmove(vectors[row].ctypes.data, pooled, vectors[row].nbytes)
+            if address := _get_embeddings_seq(self._context, row):
+                vectors[row] = self._row_type.from_address(address)
 
     def close(self) -> None:
         """Free the context."""

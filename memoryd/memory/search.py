@@ -119,8 +119,9 @@ async def _documents_in_order(
     limit = wanted * _CHUNKS_PER_DOCUMENT
     while True:
         found = await vectors.nearest_chunks(memory.database, collection, vector, limit)
-        order = list(dict.fromkeys(m.document_number for m in _near_enough(found, query)))
-        if len(order) >= wanted or len(found) < limit:
+        near = _near_enough(found, query)
+        order = list(dict.fromkeys(match.document_number for match in near))
+        if len(order) >= wanted or len(near) < limit:
             return order[:wanted]
         limit *= _CHUNKS_PER_DOCUMENT
 
