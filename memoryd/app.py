@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 # From the signal: when what still waits for the engine is refused, and when connections are cut.
 # With half a second for Postgres, all is over in less than two.
-_REFUSE_AFTER_S = 1.1
-_CUT_AFTER_S = 1.4
+_REFUSE_AFTER_S = 0.9
+_CUT_AFTER_S = 1.3
 _PROGRESS_STEP_BYTES = 10 << 20
 
 
@@ -117,9 +117,7 @@ async def listen(memory: Memory) -> AsyncIterator[str]:
         yield _url(settings.host, runner.addresses[0][1])
     finally:
         memory.is_stopping = True
-        refusal = asyncio.get_running_loop().call_later(
-            _REFUSE_AFTER_S, memory.engine.refuse_waiting
-        )
+        refusal = asyncio.get_running_loop().call_later(_REFUSE_AFTER_S, memory.engine.refuse)
         await runner.cleanup()
         refusal.cancel()
 

@@ -4,6 +4,7 @@ MemorydError
 ├── InvalidInputError           a value that can't be used; `param` names the field
 │   ├── MissingFieldError       a required field is absent
 │   ├── UnknownFieldError       a field that doesn't exist (a typo is never ignored)
+│   ├── InputTooLongError       more tokens than the model takes, and none may be cut
 │   └── TooLargeError           over a limit, which the message names
 ├── UnauthorizedError           no API key, or a wrong one
 ├── NotFoundError               a collection, document or path that doesn't exist
@@ -45,6 +46,10 @@ class MissingFieldError(InvalidInputError):
 
 class UnknownFieldError(InvalidInputError):
     """Report a field that doesn't exist."""
+
+
+class InputTooLongError(InvalidInputError):
+    """Report an input of more tokens than the model takes, naming both numbers."""
 
 
 class TooLargeError(InvalidInputError):

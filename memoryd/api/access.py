@@ -8,6 +8,7 @@ import uuid
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from memoryd.api.errors import REQUEST_ID
 from memoryd.errors import UnauthorizedError
 
 logger = logging.getLogger("memoryd.access")
@@ -18,17 +19,17 @@ _PUBLIC = frozenset({"/", "/health", "/health/ready"})
 @web.middleware
 async def note_request(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id, and log method, path, status and milliseconds; never texts."""
-    request["id"] = request.headers.get("X-Request-Id", "")[:128] or uuid.uuid4().hex
+    request[REQUEST_ID] = request.headers.get("X-Request-Id", "")[:128] or uuid.uuid4().hex
     started = time.perf_counter()
     response = await handler(request)
-    response.headers["X-Request-Id"] = request["id"]
+    response.headers["X-Request-Id"] = request[REQUEST_ID]
     logger.info(
         "%s %s %d %.1f ms %s",
         request.method,
         request.path,
         response.status,
         (time.perf_counter() - started) * 1000,
-        request["id"],
+        request[REQUEST_ID],
     )
     return response
 

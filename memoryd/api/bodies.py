@@ -1,11 +1,14 @@
 """Request bodies: read, parsed, and checked field by field."""
 
 import json
+import unicodedata
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, ValidationError
+from pydantic import Tag as PydanticTag
+from pydantic_core import PydanticCustomError
 
 from memoryd.errors import (
     InvalidInputError,
@@ -17,6 +20,12 @@ from memoryd.errors import (
 
 _MAX_METADATA_BYTES = 64 << 10
 _MAX_METADATA_DEPTH = 16
+
+# Kinds of pydantic's faults that are a limit passed.
+_OVER_LIMIT = frozenset({"too_large", "too_long", "string_too_long"})
+
+# Tags that tell alternatives of a field apart begin so; no client sees them in a path.
+_ALTERNATIVE = "~"
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -107,8 +116,8 @@ def _translate(error: ValidationError, at: str) -> MemorydError:
         return MissingFieldError(f"{path} is required", path)
     if fault["type"] == "extra_forbidden":
         return UnknownFieldError(f"{path} is not a field of this request", path)
-    if fault["type"] == "too_large":
-        return TooLargeError(f"{path} {fault['msg']}", path)
+    if fault["type"] in _OVER_LIMIT:
+        return TooLargeError(f"{path}: {fault['msg']}", path)
     message = fault["msg"].removeprefix("Value error, ")
     return InvalidInputError(f"{path or 'the body'}: {message}", path or None)
 
@@ -118,7 +127,7 @@ def _path(at: str, location: tuple[int | str, ...]) -> str:
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        else:
+        elif not part.startswith(_ALTERNATIVE):
             path += f".{part}" if path else part
     return path
 
@@ -132,17 +141,21 @@ class Body(BaseModel):
 def _check_id(value: str) -> str:
     if value in (".", ".."):
         raise ValueError("'.' and '..' can't be ids")
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
+    if any(unicodedata.category(char) == "Cc" for char in value):
         raise ValueError("an id can't have control characters")
     return value
 
 
 def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
     if len(orjson.dumps(value)) > _MAX_METADATA_BYTES:
-        raise ValueError(f"metadata can have {_MAX_METADATA_BYTES} bytes at most")
+        raise _too_large(f"can have {_MAX_METADATA_BYTES} bytes at most")
     if _depth(value) > _MAX_METADATA_DEPTH:
-        raise ValueError(f"metadata can be nested {_MAX_METADATA_DEPTH} deep at most")
+        raise _too_large(f"can be nested {_MAX_METADATA_DEPTH} deep at most")
     return value
+
+
+def _too_large(message: str) -> PydanticCustomError:
+    return PydanticCustomError("too_large", "{message}", {"message": message})
 
 
 def _depth(value: Any) -> int:
@@ -227,10 +240,18 @@ class WithBody(Body):
     vector: bool = False
 
 
+def _kind_of_query(value: Any) -> str:
+    return f"{_ALTERNATIVE}vector" if isinstance(value, dict) else f"{_ALTERNATIVE}text"
+
+
 class SearchBody(Body):
     """What to look for."""
 
-    query: NotBlank | VectorQuery
+    query: Annotated[
+        Annotated[NotBlank, PydanticTag(f"{_ALTERNATIVE}text")]
+        | Annotated[VectorQuery, PydanticTag(f"{_ALTERNATIVE}vector")],
+        Discriminator(_kind_of_query),
+    ]
     mode: Literal["hybrid", "dense", "lexical"] = "dense"
     limit: int = Field(10, ge=1, le=1_000)
     offset: int = Field(0, ge=0)

@@ -13,6 +13,8 @@ from memoryd import errors
 
 logger = logging.getLogger(__name__)
 
+REQUEST_ID = web.RequestKey("id", str)
+
 
 class Dialect(Enum):
     """Whose shape of errors a route answers with."""
@@ -52,6 +54,7 @@ FAULTS: dict[type[errors.MemorydError], Fault] = {
 
 # What Ollama says for the same thing, literally: its clients look for these.
 _OLLAMA_TEXTS: dict[type[errors.MemorydError], str] = {
+    errors.InputTooLongError: "the input length exceeds the context length",
     errors.OverloadedError: "server busy, please try again.  maximum pending requests exceeded",
 }
 
@@ -134,5 +137,5 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return response
     except Exception:
         logger.exception("%s %s failed", request.method, request.path)
-        message = f"memoryd failed at this request: see its log for {request['id']}"
+        message = f"memoryd failed at this request: see its log for {request[REQUEST_ID]}"
         return error_response(request, errors.MemorydError(message))

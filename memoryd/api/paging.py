@@ -36,9 +36,12 @@ def read_cursor(request: web.Request, default: str) -> str:
     if cursor is None:
         return default
     try:
-        return base64.urlsafe_b64decode(cursor.encode("ascii")).decode()
+        after = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError, ValueError) as error:
         raise _bad_cursor() from error
+    if "\0" in after:
+        raise _bad_cursor()
+    return after
 
 
 def read_number_cursor(request: web.Request, default: int) -> int:

@@ -60,7 +60,8 @@ async def _search(request: web.Request, body: SearchBody) -> web.Response:
 
 
 def _vector(collection: Collection, query: VectorQuery) -> Vector:
-    vector = np.asarray(query.vector, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
+        vector = np.asarray(query.vector, dtype=np.float32)
     if len(vector) != collection.dimensions:
         raise InvalidInputError(
             f"query.vector has {len(vector)} numbers, the collection {collection.dimensions}",

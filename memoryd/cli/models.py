@@ -1,6 +1,7 @@
 """`memoryd models …`."""
 
 import asyncio
+import sys
 from typing import Annotated
 
 import typer
@@ -29,7 +30,9 @@ def path(
 ) -> None:
     """Print the file in use for a model, fetching and converting it first where it is missing."""
     columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+    ) as progress:
         task = progress.add_task("looking", total=None)
 
         def show(step: str, done_bytes: int, total_bytes: int | None) -> None:

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from memoryd.embeddings.types import Lane, Tokens, Vectors
-from memoryd.errors import EmbeddingError, OverloadedError, StoppingError
+from memoryd.errors import EmbeddingError, MemorydError, OverloadedError, StoppingError
 
+_STOPPING = "memoryd is shutting down"
 # Batches per lane that are cut before a lane is free, so that none waits for the event loop.
 _CUT_AHEAD = 2
 # Below this a batch is too small to be worth splitting over the lanes.
@@ -162,13 +163,13 @@ class _Queue:
             if not isinstance(result, Exception):
                 request.receive(row, result[position])
             elif not request.done.done():
-                request.done.set_exception(EmbeddingError(f"the engine failed: {result}", row))
+                request.done.set_exception(MemorydError(f"the engine failed: {result}"))
         self._feed()
 
     def refuse_waiting(self) -> None:
         for request in self.waiting:
             if not request.done.done():
-                request.done.set_exception(StoppingError("memoryd is shutting down"))
+                request.done.set_exception(StoppingError(_STOPPING))
         self.waiting.clear()
 
     async def close(self) -> None:
@@ -195,6 +196,7 @@ class Batcher:
         """Start a thread per lane. Runs in the event loop that it will serve."""
         self._dimensions = dimensions
         self._max_waiting = max_waiting_requests
+        self._is_refusing = False
         self._bulk = _Queue(lanes, "bulk", lambda _tokens: 1)
         self._queries = _Queue([query_lane], "query", self._query_threads)
 
@@ -227,6 +229,10 @@ class Batcher:
         )
 
     async def _run(self, target: _Queue, inputs: Sequence[Tokens]) -> Vectors:
+        if self._is_refusing:
+            raise StoppingError(_STOPPING)
+        if not inputs:
+            return np.empty((0, self._dimensions), dtype=np.float32)
         if len(target.waiting) >= self._max_waiting:
             raise OverloadedError("too many requests wait for the engine: try again in a second")
         request = _Request(inputs, self._dimensions)
@@ -237,8 +243,9 @@ class Batcher:
             if request in target.waiting:  # the caller went away, or one of its inputs failed
                 target.waiting.remove(request)
 
-    def refuse_waiting(self) -> None:
-        """Answer all that waits with StoppingError."""
+    def refuse(self) -> None:
+        """Answer all that waits, and all that comes, with StoppingError."""
+        self._is_refusing = True
         self._bulk.refuse_waiting()
         self._queries.refuse_waiting()
 

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 from memoryd.embeddings.batcher import Batcher
 from memoryd.embeddings.types import Backend, ModelSpec, Tokens, Vectors
-from memoryd.errors import InvalidInputError, TooLargeError
+from memoryd.errors import InputTooLongError, TooLargeError
 from memoryd.vectors.similarity import normalize
 
 # Tokens per encode: from 256 to 512 the speed is best, and each context's buffers stay small.
@@ -65,7 +65,7 @@ class EmbeddingModel:
     ) -> Embeddings:
         """Embed `texts`, cut at `max_tokens` (else what the model takes), special tokens kept.
 
-        Raises InvalidInputError for a text that is too long where `truncate` is False,
+        Raises InputTooLongError for a text that is too long where `truncate` is False,
         TooLargeError for too many texts, and what Batcher.embed raises.
         """
         self._check_count(len(texts))
@@ -78,7 +78,7 @@ class EmbeddingModel:
         lengths = [len(tokens) for tokens in tokenized]
         truncated = sum(length > room for length in lengths)
         if truncated and not truncate:
-            raise InvalidInputError(
+            raise InputTooLongError(
                 f"the input has {max(lengths) + self.special_tokens} tokens, "
                 f"the model takes {limit}",
                 "input",
@@ -110,9 +110,9 @@ class EmbeddingModel:
         room = self.max_tokens - self.special_tokens
         return normalize(await self._batcher.embed_query(self._backend.wrap(tokens[:room])))
 
-    def refuse_waiting(self) -> None:
-        """Answer all that waits with StoppingError."""
-        self._batcher.refuse_waiting()
+    def refuse(self) -> None:
+        """Answer all that waits, and all that comes, with StoppingError."""
+        self._batcher.refuse()
 
     async def close(self) -> None:
         """Finish what runs and free the model."""
@@ -162,10 +162,10 @@ class Engine:
         """Say whether the model of that resolved name is ready."""
         return any(model.spec.name == name for model in self._loaded())
 
-    def refuse_waiting(self) -> None:
-        """Answer all that waits, for whatever model, with StoppingError."""
+    def refuse(self) -> None:
+        """Answer all that waits, and all that comes, for whatever model, with StoppingError."""
         for model in self._loaded():
-            model.refuse_waiting()
+            model.refuse()
 
     def _loaded(self) -> list[EmbeddingModel]:
         return [task.result() for task in self._models.values() if _has_succeeded(task)]

@@ -133,24 +133,23 @@ class LlamaLane:
 
     def encode(self, batch: Sequence[Tokens], threads: int) -> Vectors:
         """Return the pooled embeddings of `batch`; a row is NaN where the model fails."""
-        self._check(batch)
         if threads != self._threads:
             llama.llama_set_n_threads(self._context, threads, threads)
             self._threads = threads
         vectors = np.full((len(batch), self._backend.dimensions), np.nan, dtype=np.float32)
-        if self._decode(batch):
+        if self._is_sound(batch) and self._decode(batch):
             self._read(vectors)
         elif len(batch) > 1:
             # Which input it was is not told: each alone, so that only the bad one fails.
             for row, tokens in enumerate(batch):
-                if self._decode([tokens]):
-                    self._read(vectors[row : row + 1])
+                vectors[row] = self.encode([tokens], threads)
         return vectors
 
-    def _check(self, batch: Sequence[Tokens]) -> None:
+    def _is_sound(self, batch: Sequence[Tokens]) -> bool:
+        """Say whether llama.cpp takes `batch`; it ends the process over one that it doesn't."""
         lengths = [len(tokens) for tokens in batch]
         ids = np.concatenate(batch)
-        sound = (
+        return bool(
             0 < len(batch) <= self.max_sequences
             and min(lengths) > 0
             and sum(lengths) <= self.max_tokens
@@ -158,8 +157,6 @@ class LlamaLane:
             and ids.min() >= 0
             and ids.max() < self._backend.vocabulary_size
         )
-        if not sound:
-            raise ValueError("a batch that llama.cpp would abort on")
 
     def _decode(self, batch: Sequence[Tokens]) -> bool:
         lengths = np.fromiter(map(len, batch), dtype=np.int64, count=len(batch))

@@ -40,7 +40,8 @@ async def create_collection(
     loaded = await memory.engine.model(model or memory.settings.model)
     if dimensions is not None and dimensions > loaded.dimensions:
         raise InvalidInputError(
-            f"{loaded.spec.name} has {loaded.dimensions} dimensions at most", "dimensions"
+            f"dimensions: {loaded.spec.name} has {loaded.dimensions}, and fewer are possible",
+            "dimensions",
         )
     chunking = chunking or Chunking(max_tokens=min(Chunking().max_tokens, loaded.max_tokens))
     _check_chunking(chunking, loaded.max_tokens)
@@ -60,11 +61,12 @@ async def create_collection(
 def _check_chunking(chunking: Chunking, max_tokens: int) -> None:
     if chunking.max_tokens > max_tokens:
         raise InvalidInputError(
-            f"the model takes {max_tokens} tokens, special ones included", "chunking.max_tokens"
+            f"chunking.max_tokens: the model takes {max_tokens}, special tokens included",
+            "chunking.max_tokens",
         )
     if chunking.overlap_tokens * 2 > chunking.max_tokens:
         raise InvalidInputError(
-            "the overlap can be half of max_tokens at most", "chunking.overlap_tokens"
+            "chunking.overlap_tokens can be half of max_tokens at most", "chunking.overlap_tokens"
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from memoryd.documents.types import Collection, Document, StoredChunk
 from memoryd.memory.state import Memory
 from memoryd.storage import documents, vectors
+from memoryd.storage.database import Connection
 from memoryd.storage.vectors import Match, Vector
 from memoryd.vectors.similarity import shorten
 
@@ -58,25 +59,42 @@ class Results:
     took_ms: float
 
 
+@dataclass(frozen=True)
+class _Scope:
+    """Hold what one search works with; the connection sees one snapshot."""
+
+    connection: Connection
+    collection: Collection
+    query: Query
+    vector: Vector
+
+    async def nearest(self, limit: int) -> list[Match]:
+        found = await vectors.nearest_chunks(self.connection, self.collection, self.vector, limit)
+        return self.near_enough(found)
+
+    def near_enough(self, matches: list[Match]) -> list[Match]:
+        threshold = self.query.score_threshold
+        return [m for m in matches if threshold is None or m.cosine >= threshold]
+
+
 async def search(memory: Memory, collection: Collection, query: Query) -> Results:
     """Return the documents whose chunks are nearest to the query, nearest first.
 
-    Raises NotFoundError where the collection is deleted meanwhile, and what the engine raises.
+    A document that is replaced meanwhile is found old or new, never half. Raises NotFoundError
+    where the collection is deleted meanwhile, and what the engine raises.
     """
     started = time.perf_counter()
     vector = await _query_vector(memory, collection, query)
-    if query.group_size is None:
-        groups = await _nearest_chunks(memory, collection, query, vector)
-    else:
-        groups = await _nearest_documents(memory, collection, query, vector, query.group_size)
-    page = groups[query.offset : query.offset + query.limit]
     end = query.offset + query.limit
-    results = await _fetch(memory, collection, page, with_vectors=query.with_vectors)
-    return Results(
-        results,
-        end if len(groups) > end else None,
-        (time.perf_counter() - started) * 1000,
-    )
+    async with memory.database.snapshot() as connection:
+        scope = _Scope(connection, collection, query, vector)
+        if query.group_size is None:  # one result per chunk
+            groups = [[match] for match in await scope.nearest(end + 1)]
+        else:
+            groups = await _nearest_documents(scope, end + 1, query.group_size)
+        results = await _fetch(scope, groups[query.offset : end])
+    took_ms = (time.perf_counter() - started) * 1000
+    return Results(results, end if len(groups) > end else None, took_ms)
 
 
 async def _query_vector(memory: Memory, collection: Collection, query: Query) -> Vector:
@@ -87,71 +105,50 @@ async def _query_vector(memory: Memory, collection: Collection, query: Query) ->
     return vector
 
 
-async def _nearest_chunks(
-    memory: Memory, collection: Collection, query: Query, vector: Vector
-) -> list[list[Match]]:
-    """Return one group per chunk, and one beyond the page if there is one."""
-    wanted = query.offset + query.limit + 1
-    found = await vectors.nearest_chunks(memory.database, collection, vector, wanted)
-    return [[match] for match in _near_enough(found, query)]
-
-
-async def _nearest_documents(
-    memory: Memory, collection: Collection, query: Query, vector: Vector, group_size: int
-) -> list[list[Match]]:
-    """Return one group per document, best chunk first, and one beyond the page if there is one."""
-    wanted = query.offset + query.limit + 1
-    order = await _documents_in_order(memory, collection, query, vector, wanted)
+async def _nearest_documents(scope: _Scope, wanted: int, group_size: int) -> list[list[Match]]:
+    """Return up to `wanted` documents, each as its best chunks; only the page's are complete."""
+    query = scope.query
+    order = await _documents_in_order(scope, wanted)
     page = order[query.offset : query.offset + query.limit]
     matches = await vectors.nearest_in_documents(
-        memory.database, collection, vector, page, group_size
+        scope.connection, scope.collection, scope.vector, page, group_size
     )
     groups: dict[int, list[Match]] = {number: [] for number in order}
-    for match in _near_enough(matches, query):
+    for match in scope.near_enough(matches):
         groups[match.document_number].append(match)
     return list(groups.values())
 
 
-async def _documents_in_order(
-    memory: Memory, collection: Collection, query: Query, vector: Vector, wanted: int
-) -> list[int]:
+async def _documents_in_order(scope: _Scope, wanted: int) -> list[int]:
     """Return the numbers of up to `wanted` documents by their nearest chunk."""
     limit = wanted * _CHUNKS_PER_DOCUMENT
     while True:
-        found = await vectors.nearest_chunks(memory.database, collection, vector, limit)
-        near = _near_enough(found, query)
+        near = await scope.nearest(limit)
         order = list(dict.fromkeys(match.document_number for match in near))
         if len(order) >= wanted or len(near) < limit:
             return order[:wanted]
         limit *= _CHUNKS_PER_DOCUMENT
 
 
-def _near_enough(matches: list[Match], query: Query) -> list[Match]:
-    if query.score_threshold is None:
-        return matches
-    return [match for match in matches if match.cosine >= query.score_threshold]
-
-
-async def _fetch(
-    memory: Memory, collection: Collection, groups: list[list[Match]], *, with_vectors: bool
-) -> list[Result]:
-    matches = [match for group in groups for match in group]
-    numbers = [match.chunk_number for match in matches]
-    chunks = await documents.find_chunks(memory.database, collection, numbers)
+async def _fetch(scope: _Scope, groups: list[list[Match]]) -> list[Result]:
+    connection, collection = scope.connection, scope.collection
+    numbers = [match.chunk_number for group in groups for match in group]
+    chunks = await documents.find_chunks(connection, collection, numbers)
     found = await documents.find_documents(
-        memory.database, collection, list({match.document_number for match in matches})
+        connection, collection, [group[0].document_number for group in groups]
     )
     embedded = (
-        await vectors.find_vectors(memory.database, collection, numbers) if with_vectors else {}
+        await vectors.find_vectors(connection, collection, numbers)
+        if scope.query.with_vectors
+        else {}
     )
-    results = []
-    for group in groups:
-        # What was deleted since it was found is left out.
-        kept = [
-            FoundChunk(chunks[m.chunk_number], m.cosine, embedded.get(m.chunk_number))
-            for m in group
-            if m.chunk_number in chunks and m.document_number in found
-        ]
-        if kept:
-            results.append(Result(found[group[0].document_number], kept))
-    return results
+    return [
+        Result(
+            found[group[0].document_number],
+            [
+                FoundChunk(chunks[m.chunk_number], m.cosine, embedded.get(m.chunk_number))
+                for m in group
+            ],
+        )
+        for group in groups
+    ]

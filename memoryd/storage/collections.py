@@ -14,6 +14,8 @@ from memoryd.storage.tables import collection_schema, embedding_type, vector_tab
 
 # Rows of up to this many bytes stay in the table's own pages, where an exact scan reads them.
 _PLAIN_STORAGE_BYTES = 8_000
+# Collections and aliases share their names, but no table: who gives one away holds this lock.
+_NAMES_LOCK = 0x6E616D65  # "name"
 _BYTES_PER_NUMBER = {"half": 2, "full": 4}
 
 _FIELDS = (
@@ -46,23 +48,20 @@ async def create_collection(
     async with database.transaction() as connection:
         await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", ADVISORY_LOCK)
         await _require_free(connection, name)
-        try:
-            rows = await connection.fetch(
-                "INSERT INTO memoryd.collections AS c (name, model, dimensions, precision,"
-                " chunking, language, metadata, revision, vector_table, created_at, updated_at)"
-                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, now(), now())"
-                f" RETURNING {_FIELDS}",
-                name,
-                model,
-                dimensions,
-                precision,
-                chunking.as_json(),
-                language,
-                metadata,
-                head("collection"),
-            )
-        except asyncpg.UniqueViolationError as error:
-            raise _name_taken(name) from error
+        rows = await connection.fetch(
+            "INSERT INTO memoryd.collections AS c (name, model, dimensions, precision,"
+            " chunking, language, metadata, revision, vector_table, created_at, updated_at)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, now(), now())"
+            f" RETURNING {_FIELDS}",
+            name,
+            model,
+            dimensions,
+            precision,
+            chunking.as_json(),
+            language,
+            metadata,
+            head("collection"),
+        )
         collection = _collection(rows[0])
         schema = collection_schema(collection.number)
         await connection.execute(f"CREATE SCHEMA {schema};")
@@ -88,12 +87,10 @@ async def _create_vector_table(connection: Connection, collection: Collection) -
 
 
 async def _require_free(connection: Connection, name: str) -> None:
+    """Raise ConflictError where the name is taken; else nobody takes it in this transaction."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _NAMES_LOCK)
     if await _find(connection, name):
-        raise _name_taken(name)
-
-
-def _name_taken(name: str) -> ConflictError:
-    return ConflictError(f"a collection or an alias is called {name!r} already", "name")
+        raise ConflictError(f"a collection or an alias is called {name!r} already", "name")
 
 
 async def find_collection(database: Database, name: str) -> Collection:
@@ -159,17 +156,14 @@ async def update_collection(
     async with database.transaction() as connection:
         if name != collection.name:
             await _require_free(connection, name)
-        try:
-            row = await connection.fetchrow(
-                "UPDATE memoryd.collections c SET name = $2, language = $3, metadata = $4,"
-                f" updated_at = now() WHERE id = $1 RETURNING {_FIELDS}",
-                collection.number,
-                name,
-                language,
-                metadata,
-            )
-        except asyncpg.UniqueViolationError as error:
-            raise _name_taken(name) from error
+        row = await connection.fetchrow(
+            "UPDATE memoryd.collections c SET name = $2, language = $3, metadata = $4,"
+            f" updated_at = now() WHERE id = $1 RETURNING {_FIELDS}",
+            collection.number,
+            name,
+            language,
+            metadata,
+        )
     if row is None:
         raise _not_found(collection.name)
     return _collection(row)
@@ -178,20 +172,26 @@ async def update_collection(
 async def move_alias(database: Database, collection: Collection, alias: str) -> None:
     """Let `alias` name `collection` from now on, in one step.
 
-    Raises ConflictError where a collection has that name.
+    Raises ConflictError where a collection has that name, NotFoundError where `collection` has
+    been deleted.
     """
     async with database.transaction() as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _NAMES_LOCK)
         taken = await connection.fetchval(
             "SELECT true FROM memoryd.collections WHERE name = $1", alias
         )
         if taken:
             raise ConflictError(f"a collection is called {alias!r}", "alias")
-        await connection.execute(
-            "INSERT INTO memoryd.aliases (alias, collection_id) VALUES ($1, $2)"
-            " ON CONFLICT (alias) DO UPDATE SET collection_id = excluded.collection_id",
+        moved = await connection.fetchval(
+            "INSERT INTO memoryd.aliases (alias, collection_id)"
+            " SELECT $1, id FROM memoryd.collections WHERE id = $2"
+            " ON CONFLICT (alias) DO UPDATE SET collection_id = excluded.collection_id"
+            " RETURNING true",
             alias,
             collection.number,
         )
+        if not moved:
+            raise _not_found(collection.name)
 
 
 async def list_aliases(

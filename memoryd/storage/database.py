@@ -57,6 +57,8 @@ def translated() -> Iterator[None]:
         raise StorageFullError("the disk of the database is full: free some space") from error
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
         raise NotFoundError("the collection was deleted meanwhile", "collection") from error
+    except asyncpg.CharacterNotInRepertoireError as error:
+        raise NotFoundError("nothing has a name with a NUL character") from error
     except _UNAVAILABLE as error:
         raise DatabaseUnavailableError("the database is not available: try again") from error
 
@@ -79,6 +81,15 @@ class Database:
     async def transaction(self) -> AsyncIterator[Connection]:
         """Lend a connection inside a transaction, committed at the end unless something raises."""
         async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """Lend a connection whose statements all see the database as it is now."""
+        async with (
+            self.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
             yield connection
 
     async def ping(self) -> None:
@@ -141,7 +152,13 @@ async def _prepare(dsn: str) -> str:
     """Check and migrate over one connection; return the schema that pgvector lives in."""
     try:
         connection = await asyncpg.connect(dsn, timeout=_ACQUIRE_TIMEOUT_S)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+    except (
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        OSError,
+        ValueError,
+        OverflowError,
+    ) as error:
         raise DatabaseError(f"cannot connect to the database: {error}") from error
     try:
         schema = await _require_pgvector(connection)

@@ -74,15 +74,14 @@ async def list_documents(
 
 
 async def find_documents(
-    database: Database, collection: Collection, numbers: Sequence[int]
+    connection: Connection, collection: Collection, numbers: Sequence[int]
 ) -> dict[int, Document]:
     """Return the documents of those rows, by number, without text."""
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            f"SELECT {_ATTRIBUTES}"
-            f" FROM {collection_schema(collection.number)}.documents WHERE id = ANY($1)",
-            numbers,
-        )
+    rows = await connection.fetch(
+        f"SELECT {_ATTRIBUTES}"
+        f" FROM {collection_schema(collection.number)}.documents WHERE id = ANY($1)",
+        numbers,
+    )
     return {row["id"]: _document(row) for row in rows}
 
 
@@ -102,15 +101,13 @@ async def list_chunks(
 
 
 async def find_chunks(
-    database: Database, collection: Collection, numbers: Sequence[int]
+    connection: Connection, collection: Collection, numbers: Sequence[int]
 ) -> dict[int, StoredChunk]:
     """Return the chunks of those rows, by number."""
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            f"SELECT {_CHUNK} FROM {collection_schema(collection.number)}.chunks"
-            " WHERE id = ANY($1)",
-            numbers,
-        )
+    rows = await connection.fetch(
+        f"SELECT {_CHUNK} FROM {collection_schema(collection.number)}.chunks WHERE id = ANY($1)",
+        numbers,
+    )
     return {row["id"]: _chunk(row) for row in rows}
 
 

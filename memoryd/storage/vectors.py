@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memoryd.documents.types import Collection
-from memoryd.storage.database import Database
+from memoryd.storage.database import Connection
 from memoryd.storage.tables import collection_schema, embedding_type, vector_table
 
 Vector = npt.NDArray[np.float32]
@@ -28,24 +28,23 @@ def _table(collection: Collection) -> str:
 
 
 async def nearest_chunks(
-    database: Database, collection: Collection, query: Vector, limit: int
+    connection: Connection, collection: Collection, query: Vector, limit: int
 ) -> list[Match]:
     """Return the `limit` chunks nearest to `query` (dimensions,) by exact scan, nearest first.
 
     Chunks of equal distance come in the order of their numbers.
     """
     kind = embedding_type(collection.precision, collection.dimensions)
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            f"SELECT chunk_id, document_id, embedding <=> $1::{kind} AS distance"
-            f" FROM {_table(collection)} ORDER BY distance, chunk_id LIMIT {limit:d}",
-            query,
-        )
+    rows = await connection.fetch(
+        f"SELECT chunk_id, document_id, embedding <=> $1::{kind} AS distance"
+        f" FROM {_table(collection)} ORDER BY distance, chunk_id LIMIT {limit:d}",
+        query,
+    )
     return _matches(rows)
 
 
 async def nearest_in_documents(
-    database: Database,
+    connection: Connection,
     collection: Collection,
     query: Vector,
     documents: Sequence[int],
@@ -53,28 +52,26 @@ async def nearest_in_documents(
 ) -> list[Match]:
     """Return the `limit` chunks nearest to `query` of each of `documents`, nearest first."""
     kind = embedding_type(collection.precision, collection.dimensions)
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            "SELECT chunk_id, document_id, distance FROM ("
-            f" SELECT chunk_id, document_id, embedding <=> $1::{kind} AS distance, row_number()"
-            f" OVER (PARTITION BY document_id ORDER BY embedding <=> $1::{kind}, chunk_id) AS rank"
-            f" FROM {_table(collection)} WHERE document_id = ANY($2)) AS ranked"
-            f" WHERE rank <= {limit:d} ORDER BY distance, chunk_id",
-            query,
-            documents,
-        )
+    rows = await connection.fetch(
+        "SELECT chunk_id, document_id, distance FROM ("
+        f" SELECT chunk_id, document_id, embedding <=> $1::{kind} AS distance, row_number()"
+        f" OVER (PARTITION BY document_id ORDER BY embedding <=> $1::{kind}, chunk_id) AS rank"
+        f" FROM {_table(collection)} WHERE document_id = ANY($2)) AS ranked"
+        f" WHERE rank <= {limit:d} ORDER BY distance, chunk_id",
+        query,
+        documents,
+    )
     return _matches(rows)
 
 
 async def find_vectors(
-    database: Database, collection: Collection, chunks: Sequence[int]
+    connection: Connection, collection: Collection, chunks: Sequence[int]
 ) -> dict[int, Vector]:
     """Return the vectors of those chunks, by chunk number."""
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            f"SELECT chunk_id, embedding FROM {_table(collection)} WHERE chunk_id = ANY($1)",
-            chunks,
-        )
+    rows = await connection.fetch(
+        f"SELECT chunk_id, embedding FROM {_table(collection)} WHERE chunk_id = ANY($1)",
+        chunks,
+    )
     return {row["chunk_id"]: row["embedding"].to_numpy().astype(np.float32) for row in rows}
 
 

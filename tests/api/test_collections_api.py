@@ -1,0 +1,255 @@
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from servers import Running
+from toys import DIMENSIONS
+from wire import Client
+
+FIELDS = {
+    *("name", "model", "dimensions", "precision", "chunking", "language", "metadata", "aliases"),
+    *("documents", "chunks", "bytes", "created_at", "updated_at"),
+}
+
+
+async def create(client: Client, name: str, **options: Any) -> Any:
+    return (await client.post("/v1/collections", {"name": name, **options})).ok(201)
+
+
+async def test_default_is_there_from_the_start_and_tells_what_it_is(client: Client) -> None:
+    default = (await client.get("/v1/collections/default")).ok()
+    assert set(default) == FIELDS
+    assert default["name"] == "default"
+    assert (default["model"], default["dimensions"]) == ("toy", DIMENSIONS)
+    assert default["precision"] == "half"
+    assert default["chunking"] == {"max_tokens": 64, "overlap_tokens": 32}
+    assert (default["documents"], default["chunks"], default["aliases"]) == (0, 0, [])
+    created = datetime.fromisoformat(default["created_at"])
+    assert created.utcoffset() == timedelta(0)
+
+
+async def test_a_collection_is_made_as_asked_and_shown_the_same(client: Client) -> None:
+    made = await create(
+        client,
+        "kb.v1-2_x",
+        model="TOY",
+        dimensions=8,
+        precision="full",
+        chunking={"max_tokens": 40, "overlap_tokens": 10},
+        language="german",
+        metadata={"owner": {"team": "sec"}},
+    )
+    assert set(made) == FIELDS
+    assert made["model"] == "toy"
+    assert made["dimensions"] == 8
+    assert made["precision"] == "full"
+    assert made["chunking"] == {"max_tokens": 40, "overlap_tokens": 10}
+    assert made["language"] == "german"
+    assert made["metadata"] == {"owner": {"team": "sec"}}
+    assert (await client.get("/v1/collections/kb.v1-2_x")).ok() == made
+
+
+async def test_counts_follow_what_is_stored_and_deleted(client: Client) -> None:
+    await client.store(id="a", text="cat")
+    await client.store(id="b", text=". ".join(["cat dog fish"] * 40))
+    shown = (await client.get("/v1/collections/default")).ok()
+    assert shown["documents"] == 2
+    assert shown["chunks"] > 2
+    assert shown["bytes"] > 0
+    (await client.delete("/v1/collections/default/documents/b")).ok()
+    shown = (await client.get("/v1/collections/default")).ok()
+    assert (shown["documents"], shown["chunks"]) == (1, 1)
+
+
+async def test_two_collections_know_nothing_of_each_other(client: Client) -> None:
+    await create(client, "left")
+    await create(client, "right")
+    await client.store("left", id="a", text="cat")
+    await client.store("right", id="a", text="dog")
+    assert (await client.search("cat", "left"))["results"][0]["score"] > 0.99
+    assert (await client.search("cat", "right"))["results"][0]["score"] < 0.01
+
+
+async def test_a_name_is_taken_once_even_at_the_same_moment(client: Client) -> None:
+    answers = await asyncio.gather(
+        *(client.post("/v1/collections", {"name": "same"}) for _ in range(8))
+    )
+    assert sorted(answer.status for answer in answers) == [201] + [409] * 7
+    refusal = next(answer for answer in answers if answer.status == 409)
+    assert refusal.refused(409, "conflict")["param"] == "name"
+
+
+async def test_the_cursor_leads_over_all_collections_once(client: Client) -> None:
+    names = [f"c{number:02}" for number in range(7)]
+    for name in names:
+        await create(client, name)
+    seen: list[str] = []
+    cursor = ""
+    while cursor is not None:
+        query = f"?limit=3&cursor={cursor}" if cursor else "?limit=3"
+        page = (await client.get(f"/v1/collections{query}")).ok()
+        assert 0 < len(page["collections"]) <= 3
+        seen += [collection["name"] for collection in page["collections"]]
+        cursor = page["next_cursor"]
+    assert seen == sorted([*names, "default"])
+
+
+async def test_what_is_patched_changes_and_the_rest_stays(client: Client) -> None:
+    made = await create(client, "old", metadata={"a": 1})
+    patched = (await client.patch("/v1/collections/old", {"name": "new"})).ok()
+    assert patched["name"] == "new"
+    assert patched["metadata"] == {"a": 1}
+    assert patched["created_at"] == made["created_at"]
+    assert patched["updated_at"] > made["updated_at"]
+    path = "/v1/collections/new"
+    patched = (await client.patch(path, {"metadata": {"b": 2}, "language": "french"})).ok()
+    assert (patched["metadata"], patched["language"]) == ({"b": 2}, "french")
+    assert (await client.get(path)).ok() == patched
+    (await client.get("/v1/collections/old")).refused(404, "not_found")
+
+
+async def test_a_patch_to_a_taken_name_is_a_conflict(client: Client) -> None:
+    await create(client, "one")
+    await create(client, "two")
+    error = (await client.patch("/v1/collections/one", {"name": "two"})).refused(409, "conflict")
+    assert error["param"] == "name"
+
+
+async def test_an_alias_is_another_name_and_moves_in_one_step(client: Client) -> None:
+    await create(client, "blue")
+    await create(client, "green")
+    await client.store("blue", id="b", text="blue")
+    await client.store("green", id="g", text="green")
+    for name in ("blue", "green"):
+        path = f"/v1/collections/{name}/aliases"
+        assert (await client.post(path, {"alias": "live"})).ok()["aliases"] == ["live"]
+        assert (await client.get("/v1/collections/live")).ok()["name"] == name
+        assert await client.found("red", "live") == [name[0]]
+    assert (await client.get("/v1/collections/blue")).ok()["aliases"] == []
+
+
+async def test_aliases_and_names_share_one_space(client: Client) -> None:
+    await create(client, "one")
+    await create(client, "two")
+    (await client.post("/v1/collections/one/aliases", {"alias": "live"})).ok()
+    (await client.post("/v1/collections", {"name": "live"})).refused(409, "conflict")
+    (await client.patch("/v1/collections/two", {"name": "live"})).refused(409, "conflict")
+    answer = await client.post("/v1/collections/one/aliases", {"alias": "two"})
+    assert answer.refused(409, "conflict")["param"] == "alias"
+
+
+async def test_a_name_and_an_alias_taken_at_the_same_moment_never_collide(client: Client) -> None:
+    for number in range(12):
+        name = f"n{number}"
+        await asyncio.gather(
+            client.post("/v1/collections", {"name": name}),
+            client.post("/v1/collections/default/aliases", {"alias": name}),
+        )
+    listed = (await client.get("/v1/collections?limit=1000")).ok()["collections"]
+    names = {collection["name"] for collection in listed}
+    aliases = {alias for collection in listed for alias in collection["aliases"]}
+    assert not names & aliases
+
+
+async def test_default_keeps_its_name_and_stays(client: Client) -> None:
+    (await client.delete("/v1/collections/default")).refused(409, "conflict")
+    (await client.patch("/v1/collections/default", {"name": "other"})).refused(409, "conflict")
+    (await client.get("/v1/collections/default")).ok()
+
+
+async def test_default_can_not_be_deleted_by_an_alias(client: Client) -> None:
+    (await client.post("/v1/collections/default/aliases", {"alias": "me"})).ok()
+    (await client.delete("/v1/collections/me")).refused(409, "conflict")
+
+
+async def test_sixty_collections_come_and_go_and_leave_nothing_behind(running: Running) -> None:
+    client = running.client
+    connection = await asyncpg.connect(running.dsn)
+    left = "SELECT (SELECT count(*) FROM pg_namespace), (SELECT count(*) FROM pg_class)"
+    before = await connection.fetchrow(left)
+    names = [f"many-{number:02}" for number in range(60)]
+    for name in names:
+        await create(client, name)
+    for name in names[::20]:
+        assert (await client.store(name, id="a", text="cat"))["status"] == "stored"
+        (await client.post(f"/v1/collections/{name}/aliases", {"alias": f"{name}-live"})).ok()
+    listed = (await client.get("/v1/collections?limit=1000")).ok()["collections"]
+    assert [collection["name"] for collection in listed] == ["default", *names]
+    for name in names:
+        assert (await client.delete(f"/v1/collections/{name}")).ok() == {"deleted": name}
+    assert await connection.fetchrow(left) == before
+    assert await connection.fetchval("SELECT count(*) FROM memoryd.collections") == 1
+    assert await connection.fetchval("SELECT count(*) FROM memoryd.aliases") == 0
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code"),
+    [
+        ({}, "name", "missing_field"),
+        ({"name": ""}, "name", "invalid_value"),
+        ({"name": "-x"}, "name", "invalid_value"),
+        ({"name": "a/b"}, "name", "invalid_value"),
+        ({"name": "ä"}, "name", "invalid_value"),
+        ({"name": "x\n"}, "name", "invalid_value"),
+        ({"name": "x" * 64}, "name", "invalid_value"),
+        ({"name": 5}, "name", "invalid_value"),
+        ({"name": None}, "name", "invalid_value"),
+        ({"name": "x", "modle": "toy"}, "modle", "unknown_field"),
+        ({"name": "x", "model": 5}, "model", "invalid_value"),
+        ({"name": "x", "dimensions": 0}, "dimensions", "invalid_value"),
+        ({"name": "x", "dimensions": DIMENSIONS + 1}, "dimensions", "invalid_value"),
+        ({"name": "x", "dimensions": 8.5}, "dimensions", "invalid_value"),
+        ({"name": "x", "dimensions": True}, "dimensions", "invalid_value"),
+        ({"name": "x", "precision": "double"}, "precision", "invalid_value"),
+        ({"name": "x", "language": "eng'lish"}, "language", "invalid_value"),
+        ({"name": "x", "chunking": {"max_tokens": 31}}, "chunking.max_tokens", "invalid_value"),
+        ({"name": "x", "chunking": {"max_tokens": 65}}, "chunking.max_tokens", "invalid_value"),
+        (
+            {"name": "x", "chunking": {"max_tokens": 32, "overlap_tokens": 17}},
+            "chunking.overlap_tokens",
+            "invalid_value",
+        ),
+        ({"name": "x", "chunking": {"size": 1}}, "chunking.size", "unknown_field"),
+        ({"name": "x", "metadata": []}, "metadata", "invalid_value"),
+        ([], None, "invalid_value"),
+        ("x", None, "invalid_value"),
+    ],
+)
+async def test_a_wrong_collection_is_refused_by_the_name_of_its_fault(
+    shared_client: Client, body: Any, param: str | None, code: str
+) -> None:
+    error = (await shared_client.post("/v1/collections", body)).refused(400, code)
+    assert error["param"] == param
+
+
+async def test_a_collection_for_an_unknown_model_is_refused(shared_client: Client) -> None:
+    answer = await shared_client.post("/v1/collections", {"name": "x", "model": "gpt-4"})
+    error = answer.refused(404, "model_not_found")
+    assert error["param"] == "model"
+    assert "gpt-4" in error["message"]
+
+
+@pytest.mark.parametrize("name", ["nothing", "%2e%2e", "a%00b", "%F0%9F%90%88", "x" * 3000, "'"])
+async def test_an_unknown_collection_is_404_at_every_route(
+    shared_client: Client, name: str
+) -> None:
+    path = f"/v1/collections/{name}"
+    document, query = {"text": "cat"}, {"query": "cat"}
+    for answer in (
+        await shared_client.get(path),
+        await shared_client.patch(path, {}),
+        await shared_client.delete(path),
+        await shared_client.post(f"{path}/aliases", {"alias": "x"}),
+        await shared_client.post(f"{path}/documents", document),
+        await shared_client.post(f"{path}/documents", {"documents": [document]}),
+        await shared_client.get(f"{path}/documents"),
+        await shared_client.get(f"{path}/documents/a"),
+        await shared_client.get(f"{path}/documents/a/chunks"),
+        await shared_client.delete(f"{path}/documents/a"),
+        await shared_client.post(f"{path}/search", query),
+        await shared_client.get(f"{path}/search?q=cat"),
+    ):
+        answer.refused(404, "not_found")

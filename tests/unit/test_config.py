@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+
+from memoryd.app import check_exposure
+from memoryd.config import Settings, load_settings
+from memoryd.errors import SetupError
+
+
+def test_options_win_over_variables_and_those_over_the_file(tmp_path: Path) -> None:
+    config = tmp_path / "memoryd.toml"
+    config.write_text('port = 1\nhost = "10.0.0.1"\nmodel = "from-file"\n')
+    environment = {"MEMORYD_PORT": "2", "MEMORYD_HOST": "10.0.0.2", "OTHER_PORT": "9"}
+    settings = load_settings({"port": 3, "host": None}, config=config, environment=environment)
+    assert (settings.port, settings.host, settings.model) == (3, "10.0.0.2", "from-file")
+
+
+def test_the_file_can_be_named_by_a_variable(tmp_path: Path) -> None:
+    config = tmp_path / "elsewhere.toml"
+    config.write_text("port = 1")
+    assert load_settings(environment={"MEMORYD_CONFIG": str(config)}).port == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "environment", "text", "told"),
+    [
+        ({"port": "x"}, {}, "", "option --port"),
+        ({"max_body_bytes": 0}, {}, "", "option --max-body-bytes"),
+        ({}, {"MEMORYD_PORT": "70000"}, "", "variable MEMORYD_PORT"),
+        ({}, {"MEMORYD_LOG_LEVEL": "loud"}, "", "variable MEMORYD_LOG_LEVEL"),
+        ({}, {}, "port = -1", "key 'port' in "),
+        ({}, {}, "prot = 1", "key 'prot' in "),
+        ({}, {}, "port =", "is not TOML"),
+        ({}, {}, "\x00", "is not TOML"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_where_it_was_set(
+    tmp_path: Path,
+    overrides: dict[str, object],
+    environment: dict[str, str],
+    text: str,
+    told: str,
+) -> None:
+    config = tmp_path / "memoryd.toml"
+    config.write_text(text)
+    with pytest.raises(SetupError, match=told):
+        load_settings(overrides, config=config, environment=environment)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"cannot read .*missing\.toml"):
+        load_settings(config=tmp_path / "missing.toml", environment={})
+
+
+def test_secrets_are_not_printed() -> None:
+    settings = Settings(api_key="s3cret", database_url="postgresql://u:s3cret@h/d")
+    assert "s3cret" not in repr(settings)
+    assert "s3cret" not in str(settings.model_dump())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_this_machine_alone_needs_no_key(host: str) -> None:
+    check_exposure(Settings(host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.com", ""])  # noqa: S104 - meant
+def test_others_can_reach_memoryd_only_with_a_key(host: str) -> None:
+    with pytest.raises(SetupError, match="MEMORYD_API_KEY"):
+        check_exposure(Settings(host=host))
+    check_exposure(Settings(host=host, api_key="k"))
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for field in Settings.model_fields.values():
+        assert (field.description or "").endswith(".")
+
+
+def test_an_empty_key_is_no_key() -> None:
+    with pytest.raises(SetupError):
+        check_exposure(Settings(host="10.1.2.3", api_key=""))
