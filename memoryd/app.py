@@ -13,7 +13,7 @@ from aiohttp import web
 from memoryd.api.routes import build_app
 from memoryd.config import Settings
 from memoryd.embeddings.engine import Engine, Loader
-from memoryd.embeddings.llama import LlamaBackend
+from memoryd.embeddings.llama import LlamaBackend, fastest_weight_type
 from memoryd.embeddings.types import ModelSpec
 from memoryd.errors import SetupError
 from memoryd.memory.collections import ensure_default
@@ -45,7 +45,7 @@ class GalleryLoader:
 
     async def load(self, name: str) -> tuple[ModelSpec, LlamaBackend]:
         """Load the model's file; raise ModelFileError where it can't be had."""
-        file = await ensure_model(name, self._models_dir, _DownloadLog())
+        file = await ensure_model(name, self._models_dir, fastest_weight_type(), _DownloadLog())
         backend = await asyncio.to_thread(LlamaBackend, file.path)
         entry = file.entry
         return ModelSpec(entry.name, entry.query_prefix, entry.document_prefix), backend

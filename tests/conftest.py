@@ -18,6 +18,7 @@ from wire import Client
 from memoryd.app import GalleryLoader, listen
 from memoryd.config import Settings
 from memoryd.embeddings.engine import EmbeddingModel, Engine
+from memoryd.embeddings.llama import fastest_weight_type
 from memoryd.memory.collections import ensure_default
 from memoryd.memory.state import Memory
 from memoryd.models.store import ensure_model
@@ -64,7 +65,7 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture(scope="session")
 async def model_file(models_dir: Path) -> Path:
     """Give the file of the default model, fetched where it isn't there."""
-    return (await ensure_model("all-minilm", models_dir)).path
+    return (await ensure_model("all-minilm", models_dir, fastest_weight_type())).path
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -10,6 +10,7 @@ from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedCol
 
 from memoryd.cli.options import with_settings
 from memoryd.config import Settings
+from memoryd.embeddings.llama import fastest_weight_type
 from memoryd.models.store import ensure_model
 
 app = typer.Typer(
@@ -38,5 +39,5 @@ def path(
         def show(step: str, done_bytes: int, total_bytes: int | None) -> None:
             progress.update(task, description=step, completed=done_bytes, total=total_bytes)
 
-        file = asyncio.run(ensure_model(name, settings.models_dir, show))
+        file = asyncio.run(ensure_model(name, settings.models_dir, fastest_weight_type(), show))
     typer.echo(file.path)

