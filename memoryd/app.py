@@ -67,34 +67,31 @@ class _DownloadLog:
 
 
 @asynccontextmanager
-async def open_memory(settings: Settings, loader: Loader | None = None) -> AsyncIterator[Memory]:
+async def open_memory(
+    settings: Settings, loader: Loader | None = None
+) -> AsyncIterator[tuple[Memory, Server | None]]:
     """Open all that the use cases need, and close it in the opposite order.
 
     The model is loaded while Postgres starts. Raises SetupError saying what mends it.
     """
-    async with _open(settings, loader) as (memory, _):
-        yield memory
-
-
-@asynccontextmanager
-async def _open(
-    settings: Settings, loader: Loader | None = None
-) -> AsyncIterator[tuple[Memory, Server | None]]:
-    loader = loader or GalleryLoader(settings.models_dir)
     async with AsyncExitStack() as stack:
-        server = None
+        engine = await stack.enter_async_context(
+            Engine(loader or GalleryLoader(settings.models_dir), settings.max_waiting_requests)
+        )
+        loading = asyncio.create_task(engine.model(settings.model))
+        stack.callback(loading.cancel)
+        server, dsn = None, ""
         if settings.database_url:
             dsn = settings.database_url.get_secret_value()
         else:
             server = await stack.enter_async_context(run_server(settings.data_dir))
             dsn = server.dsn
-        engine = await stack.enter_async_context(Engine(loader, settings.max_waiting_requests))
-        loading = asyncio.create_task(engine.model(settings.model))
         database = await stack.enter_async_context(
             open_database(dsn, max_connections=settings.database_connections)
         )
         await loading
         memory = Memory(settings, database, engine)
+        stack.push_async_callback(memory.stop)
         await ensure_default(memory)
         yield memory, server
 
@@ -108,7 +105,11 @@ async def listen(memory: Memory) -> AsyncIterator[str]:
     """
     settings = memory.settings
     runner = web.AppRunner(
-        build_app(memory), access_log=None, handle_signals=False, shutdown_timeout=_CUT_AFTER_S
+        build_app(memory),
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,  # a client that has left needs no embeddings
+        shutdown_timeout=_CUT_AFTER_S / 2,  # aiohttp waits for it twice before it cuts
     )
     await runner.setup()
     try:
@@ -120,6 +121,7 @@ async def listen(memory: Memory) -> AsyncIterator[str]:
         refusal = asyncio.get_running_loop().call_later(_REFUSE_AFTER_S, memory.engine.refuse)
         await runner.cleanup()
         refusal.cancel()
+        memory.engine.refuse()
 
 
 async def _start(site: web.TCPSite, settings: Settings) -> None:
@@ -162,7 +164,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, main.cancel)  # type: ignore[union-attr] # inside a coroutine there is a task
     try:
-        async with _open(settings) as (memory, server), listen(memory) as url:
+        async with open_memory(settings) as (memory, server), listen(memory) as url:
             if server:
                 server.announce(url)
             announce(url)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from memoryd.errors import SetupError
 
@@ -29,7 +29,7 @@ def default_models_dir() -> Path:
 class Settings(BaseModel):
     """Hold what memoryd was told by options, environment and memoryd.toml, in this order."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8765, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
@@ -61,6 +61,11 @@ class Settings(BaseModel):
         8, ge=2, le=40, description="Most connections to Postgres at once."
     )
 
+    @field_validator("data_dir", "models_dir")
+    @classmethod
+    def _find(cls, path: Path) -> Path:
+        return _full(path)
+
 
 def load_settings(
     overrides: Mapping[str, Any] | None = None,
@@ -70,16 +75,17 @@ def load_settings(
 ) -> Settings:
     """Merge memoryd.toml, `MEMORYD_…` variables and `overrides`, the later over the earlier.
 
-    `config` (else $MEMORYD_CONFIG) names the file; `overrides` that are None count as absent.
-    Raises SetupError naming the setting that is wrong and where it was set.
+    `config` (else $MEMORYD_CONFIG) names the file; variables that are empty count as absent, and
+    so do `overrides` that are None. Raises SetupError naming the setting that is wrong and where it
+    was set.
     """
     config = config or (Path(path) if (path := environment.get("MEMORYD_CONFIG")) else None)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     from_file = _read_config(config) if config else {}
     from_environment = {
-        name: environment[variable]
+        name: value
         for name in Settings.model_fields
-        if (variable := ENVIRONMENT_PREFIX + name.upper()) in environment
+        if (value := environment.get(ENVIRONMENT_PREFIX + name.upper()))
     }
     try:
         return Settings(**{**from_file, **from_environment, **given})
@@ -95,10 +101,19 @@ def load_settings(
         raise SetupError(f"{origin}: {first['msg']}") from error
 
 
+def _full(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: there is no such user") from error
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise SetupError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except RuntimeError as error:  # ~someone, who isn't there
+        raise SetupError(f"cannot read the configuration {path}: {error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SetupError(f"{path} is not TOML: {error}") from error

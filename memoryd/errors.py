@@ -7,6 +7,7 @@ MemorydError
 │   ├── InputTooLongError       more tokens than the model takes, and none may be cut
 │   └── TooLargeError           over a limit, which the message names
 ├── UnauthorizedError           no API key, or a wrong one
+├── ForbiddenError              a request that may not be made from where it comes
 ├── NotFoundError               a collection, document or path that doesn't exist
 │   └── ModelNotFoundError      a model that memoryd doesn't know or doesn't have
 ├── ConflictError               a name taken, a version that doesn't match, a thing in use
@@ -58,6 +59,10 @@ class TooLargeError(InvalidInputError):
 
 class UnauthorizedError(MemorydError):
     """Report a missing or wrong API key."""
+
+
+class ForbiddenError(MemorydError):
+    """Report a request that may not be made from where it comes."""
 
 
 class NotFoundError(MemorydError):

@@ -18,15 +18,17 @@ Each setting can be given in three ways. An option wins over a variable, and a v
 the file.
 
 - An option of `memoryd serve`. `scripts/serve` passes its options on.
-- A variable in the environment.
+- A variable in the environment. An empty one counts as absent.
 - A key in a file. `--config memoryd.toml` or `MEMORYD_CONFIG` names it. It is read only if named.
+
+In a path, `~` is the home directory. A relative path begins where memoryd is started.
 
 The other commands take the options that they need. `memoryd COMMAND --help` lists them.
 """
 
 AFTERWORD = """\
 The commands that talk to a running server take `--url` or `MEMORYD_URL` too, for a server on
-another machine.
+another machine. Without it they ask the one at `host` and `port`.
 
 A `memoryd.toml`:
 

@@ -1,37 +1,72 @@
 """Who may call, and what is noted of each call."""
 
 import hmac
+import ipaddress
 import logging
+import re
 import time
 import uuid
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from yarl import URL
 
 from memoryd.api.errors import REQUEST_ID
-from memoryd.errors import UnauthorizedError
+from memoryd.errors import ForbiddenError, UnauthorizedError
 
 logger = logging.getLogger("memoryd.access")
 
-_PUBLIC = frozenset({"/", "/health", "/health/ready"})
+_HEALTH = frozenset({"/health", "/health/ready"})
+_PUBLIC = _HEALTH | {"/"}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 @web.middleware
 async def note_request(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id, and log method, path, status and milliseconds; never texts."""
-    request[REQUEST_ID] = request.headers.get("X-Request-Id", "")[:128] or uuid.uuid4().hex
+    given = request.headers.get("X-Request-Id", "")
+    request[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     started = time.perf_counter()
     response = await handler(request)
     response.headers["X-Request-Id"] = request[REQUEST_ID]
     logger.info(
         "%s %s %d %.1f ms %s",
         request.method,
-        request.path,
+        request.rel_url.raw_path,  # as it was sent: a decoded line end would forge a line
         response.status,
         (time.perf_counter() - started) * 1000,
         request[REQUEST_ID],
     )
     return response
+
+
+@web.middleware
+async def refuse_foreign_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what a web page of another origin sends, where no key keeps it out.
+
+    A page can post to a loopback address without asking, and by a name of its own that leads there
+    (DNS rebinding) also read.
+    """
+    origin = request.headers.get("Origin")
+    hosts = [request.host] if origin is None else [request.host, origin.partition("://")[2]]
+    foreign = [host for host in hosts if not _is_loopback(host)]
+    if foreign and request.path not in _HEALTH:
+        raise ForbiddenError(
+            f"without an API key memoryd answers to localhost alone, not to {foreign[0]!r} in Host "
+            "or Origin: start it with MEMORYD_API_KEY"
+        )
+    return await handler(request)
+
+
+def _is_loopback(authority: str) -> bool:
+    try:
+        url = URL.build(authority=authority)
+        host = url.host or ""
+        if url.user is not None:
+            return False
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def require_key(key: str) -> Middleware:

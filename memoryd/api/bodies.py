@@ -1,15 +1,18 @@
 """Request bodies: read, parsed, and checked field by field."""
 
+import asyncio
 import json
 import unicodedata
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, ValidationError
 from pydantic import Tag as PydanticTag
 from pydantic_core import PydanticCustomError
 
+from memoryd.api import limits
 from memoryd.errors import (
     InvalidInputError,
     MemorydError,
@@ -17,9 +20,6 @@ from memoryd.errors import (
     TooLargeError,
     UnknownFieldError,
 )
-
-_MAX_METADATA_BYTES = 64 << 10
-_MAX_METADATA_DEPTH = 16
 
 # Kinds of pydantic's faults that are a limit passed.
 _OVER_LIMIT = frozenset({"too_large", "too_long", "string_too_long"})
@@ -59,7 +59,7 @@ async def read_lenient_json(request: web.Request) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        return _decode_leniently(data.decode("utf-8", "replace"))
+        return await asyncio.to_thread(_decode_leniently, data.decode("utf-8", "replace"))
 
 
 def _decode_leniently(text: str) -> Any:
@@ -82,22 +82,23 @@ async def read_bytes(request: web.Request) -> bytes:
     except web.HTTPRequestEntityTooLarge as error:
         limit = request.client_max_size
         raise TooLargeError(f"the body has more than max_body_bytes = {limit} bytes") from error
+    except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
+        raise InvalidInputError(f"the body can't be read: {error}") from error
 
 
-def _find_nul(value: Any, path: str = "") -> str | None:
+def _find_nul(value: Any) -> str | None:
     """Return the path of a string with a NUL in it, "" for the value itself, None for none."""
-    if isinstance(value, str):
-        return path if "\0" in value else None
-    items: list[tuple[str, Any]] = []
-    if isinstance(value, dict):
-        if any("\0" in key for key in value):
+    waiting = [("", value)]
+    while waiting:  # no recursion: JSON may be nested deeper than Python's stack
+        path, item = waiting.pop()
+        if isinstance(item, str) and "\0" in item:
             return path
-        items = [(f"{path}.{key}" if path else key, item) for key, item in value.items()]
-    elif isinstance(value, list):
-        items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
-    for item_path, item in items:
-        if (found := _find_nul(item, item_path)) is not None:
-            return found
+        if isinstance(item, dict):
+            if any("\0" in key for key in item):
+                return path
+            waiting += [(f"{path}.{key}" if path else key, item[key]) for key in item]
+        if isinstance(item, list):
+            waiting += [(f"{path}[{index}]", part) for index, part in enumerate(item)]
     return None
 
 
@@ -147,23 +148,22 @@ def _check_id(value: str) -> str:
 
 
 def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
-    if len(orjson.dumps(value)) > _MAX_METADATA_BYTES:
-        raise _too_large(f"can have {_MAX_METADATA_BYTES} bytes at most")
-    if _depth(value) > _MAX_METADATA_DEPTH:
-        raise _too_large(f"can be nested {_MAX_METADATA_DEPTH} deep at most")
+    if _is_deeper(value, limits.METADATA_DEPTH):
+        raise _too_large(f"can be nested {limits.METADATA_DEPTH} deep at most")
+    if len(orjson.dumps(value)) > limits.METADATA_BYTES:
+        raise _too_large(f"can have {limits.METADATA_BYTES} bytes at most")
     return value
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    parts = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_is_deeper(part, depth - 1) for part in parts)
 
 
 def _too_large(message: str) -> PydanticCustomError:
     return PydanticCustomError("too_large", "{message}", {"message": message})
-
-
-def _depth(value: Any) -> int:
-    if isinstance(value, dict):
-        return 1 + max(map(_depth, value.values()), default=0)
-    if isinstance(value, list):
-        return 1 + max(map(_depth, value), default=0)
-    return 0
 
 
 def _check_not_blank(value: str) -> str:
@@ -173,9 +173,11 @@ def _check_not_blank(value: str) -> str:
 
 
 CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-DocumentId = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_check_id)]
+DocumentId = Annotated[
+    str, Field(min_length=1, max_length=limits.ID_CHARS), AfterValidator(_check_id)
+]
 Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
-Tag = Annotated[str, Field(min_length=1, max_length=128)]
+Tag = Annotated[str, Field(min_length=1, max_length=limits.TAG_CHARS)]
 NotBlank = Annotated[str, AfterValidator(_check_not_blank)]
 Language = Annotated[str, Field(pattern=r"^[a-z_]{2,63}$")]
 
@@ -185,6 +187,7 @@ class ChunkingBody(Body):
 
     max_tokens: int = Field(256, ge=32)
     overlap_tokens: int = Field(32, ge=0)
+    format: Literal["auto"] = "auto"
 
 
 class CollectionBody(Body):
@@ -217,19 +220,20 @@ class DocumentBody(Body):
     """A document to store."""
 
     id: DocumentId | None = None
-    title: str = Field("", max_length=10_000)
+    title: str = Field("", max_length=limits.TITLE_CHARS)
     text: NotBlank
-    mime_type: str | None = Field(None, max_length=256)
+    mime_type: str | None = Field(None, max_length=limits.MIME_TYPE_CHARS)
     language: Language | None = None
     metadata: Metadata = Field(default_factory=dict)
-    tags: list[Tag] = Field(default_factory=list, max_length=64)
+    tags: list[Tag] = Field(default_factory=list, max_length=limits.TAGS)
+    expires_at: None = None
     on_conflict: Literal["replace", "skip", "error"] = "replace"
 
 
 class VectorQuery(Body):
     """A vector to search with."""
 
-    vector: list[float] = Field(min_length=1, max_length=16_000)
+    vector: list[float] = Field(min_length=1, max_length=limits.VECTOR_DIMENSIONS)
 
 
 class WithBody(Body):
@@ -253,9 +257,9 @@ class SearchBody(Body):
         Discriminator(_kind_of_query),
     ]
     mode: Literal["hybrid", "dense", "lexical"] = "dense"
-    limit: int = Field(10, ge=1, le=1_000)
+    limit: int = Field(10, ge=1, le=limits.SEARCH_LIMIT)
     offset: int = Field(0, ge=0)
     score_threshold: float | None = Field(None, ge=-1, le=1)
     group_by: Literal["document"] | None = "document"
-    group_size: int = Field(3, ge=1, le=100)
+    group_size: int = Field(3, ge=1, le=limits.GROUP_SIZE)
     with_: WithBody = Field(default_factory=WithBody, alias="with")

@@ -28,7 +28,7 @@ async def find(request: web.Request) -> Collection:
 async def create(request: web.Request) -> web.Response:
     """POST /v1/collections."""
     body = parse(CollectionBody, await read_json(request))
-    chunking = Chunking(**body.chunking.model_dump()) if body.chunking else None
+    chunking = Chunking(**body.chunking.model_dump(exclude={"format"})) if body.chunking else None
     described = await collections.create_collection(
         request.app[MEMORY],
         body.name,
@@ -49,14 +49,14 @@ async def list_(request: web.Request) -> web.Response:
     found = await storage.list_collections(
         memory.database, after=read_cursor(request, ""), limit=limit + 1
     )
-    page = await collections.describe(memory, found[:limit])
+    page = await collections.describe_all(memory, found[:limit])
     cursor = write_cursor(found[limit - 1].name) if len(found) > limit else None
     return json_response({"collections": list(map(_as_json, page)), "next_cursor": cursor})
 
 
 async def show(request: web.Request) -> web.Response:
     """GET /v1/collections/{collection}."""
-    [described] = await collections.describe(request.app[MEMORY], [await find(request)])
+    described = await collections.describe(request.app[MEMORY], await find(request))
     return json_response(_as_json(described))
 
 
@@ -83,7 +83,7 @@ async def move_alias(request: web.Request) -> web.Response:
     body = parse(AliasBody, await read_json(request))
     collection = await find(request)
     await storage.move_alias(memory.database, collection, body.alias)
-    [described] = await collections.describe(memory, [collection])
+    described = await collections.describe(memory, collection)
     return json_response(_as_json(described))
 
 

@@ -7,10 +7,17 @@ from aiohttp import web
 from memoryd.api.bodies import DocumentBody, parse, read_json
 from memoryd.api.collections import find
 from memoryd.api.errors import error_object, json_response
-from memoryd.api.paging import read_limit, read_number_cursor, write_cursor, write_time
+from memoryd.api.paging import (
+    read_limit,
+    read_number_cursor,
+    read_version,
+    write_cursor,
+    write_time,
+)
 from memoryd.api.state import MEMORY
 from memoryd.documents.types import Document, Draft, Outcome, StoredChunk
 from memoryd.errors import InvalidInputError, MemorydError, TooLargeError, UnknownFieldError
+from memoryd.memory.documents import delete_document
 from memoryd.memory.ingest import ingest, ingest_document
 from memoryd.memory.state import Memory
 from memoryd.storage import documents as storage
@@ -19,18 +26,26 @@ from memoryd.storage import documents as storage
 async def store(request: web.Request) -> web.Response:
     """POST /v1/collections/{collection}/documents: one document, or {"documents": […]}."""
     memory = request.app[MEMORY]
-    body = await read_json(request)
     if request.query.get("wait", "true") != "true":
         raise InvalidInputError("wait: only true is served, the answer comes when stored", "wait")
-    if isinstance(body, dict) and "documents" in body:
-        outcomes = await _store_batch(request, memory, body)
-    else:
-        draft = _draft(memory, body)
-        outcomes = [await ingest_document(memory, await find(request), draft)]
+    with memory.holding(request.content_length or memory.settings.max_body_bytes):
+        body = await read_json(request)
+        if isinstance(body, dict) and "documents" in body:
+            outcomes = await _store_batch(request, memory, body)
+        else:
+            outcomes = [await _store_one(request, memory, body)]
     return json_response({"documents": list(map(_outcome_as_json, outcomes)), "job": None})
 
 
+async def _store_one(request: web.Request, memory: Memory, body: Any) -> Outcome:
+    draft, collection = _draft(memory, body), await find(request)
+    version = read_version(request)
+    return await memory.run_to_end(ingest_document(memory, collection, draft, version=version))
+
+
 async def _store_batch(request: web.Request, memory: Memory, body: dict[str, Any]) -> list[Outcome]:
+    if read_version(request) is not None:
+        raise InvalidInputError("If-Match goes with one document, not with a batch", "If-Match")
     items = _batch_items(memory, body)
     collection = await find(request)
     outcomes: dict[int, Outcome] = {}
@@ -40,7 +55,7 @@ async def _store_batch(request: web.Request, memory: Memory, body: dict[str, Any
             drafts[index] = _draft(memory, item, f"documents[{index}]")
         except MemorydError as error:
             outcomes[index] = Outcome(_id_of(item), "failed", error=error)
-    stored = await ingest(memory, collection, list(drafts.values()))
+    stored = await memory.run_to_end(ingest(memory, collection, list(drafts.values())))
     outcomes.update(zip(drafts, stored, strict=True))
     return [outcomes[index] for index in range(len(items))]
 
@@ -71,7 +86,7 @@ def _draft(memory: Memory, value: Any, at: str = "") -> Draft:
             "split the document",
             path,
         )
-    return Draft(**body.model_dump())
+    return Draft(**body.model_dump(exclude={"expires_at"}))
 
 
 def _id_of(item: Any) -> str | None:
@@ -95,23 +110,19 @@ async def list_(request: web.Request) -> web.Response:
 
 async def show(request: web.Request) -> web.Response:
     """GET /v1/collections/{collection}/documents/{id}."""
-    document = await _read(request)
+    database, external_id = request.app[MEMORY].database, request.match_info["id"]
+    document = await storage.read_document(database, await find(request), external_id)
     return json_response(_document_as_json(document) | {"text": document.text})
-
-
-async def _read(request: web.Request) -> Document:
-    return await storage.read_document(
-        request.app[MEMORY].database, await find(request), request.match_info["id"]
-    )
 
 
 async def list_chunks(request: web.Request) -> web.Response:
     """GET /v1/collections/{collection}/documents/{id}/chunks."""
     limit = read_limit(request)
+    database, collection = request.app[MEMORY].database, await find(request)
     found = await storage.list_chunks(
-        request.app[MEMORY].database,
-        await find(request),
-        await _read(request),
+        database,
+        collection,
+        await storage.require_document(database, collection, request.match_info["id"]),
         after=read_number_cursor(request, -1),
         limit=limit + 1,
     )
@@ -122,9 +133,9 @@ async def list_chunks(request: web.Request) -> web.Response:
 
 async def delete(request: web.Request) -> web.Response:
     """DELETE /v1/collections/{collection}/documents/{id}."""
-    external_id = request.match_info["id"]
-    database = request.app[MEMORY].database
-    await storage.delete_document(database, await find(request), external_id)
+    memory, collection = request.app[MEMORY], await find(request)
+    external_id, version = request.match_info["id"], read_version(request)
+    await delete_document(memory, collection, external_id, version=version)
     return json_response({"deleted": 1})
 
 

@@ -42,6 +42,7 @@ FAULTS: dict[type[errors.MemorydError], Fault] = {
     errors.UnknownFieldError: Fault(400, _INVALID, "unknown_field"),
     errors.InvalidInputError: Fault(400, _INVALID, "invalid_value"),
     errors.UnauthorizedError: Fault(401, "authentication_error", "unauthorized"),
+    errors.ForbiddenError: Fault(403, "permission_error", "forbidden"),
     errors.ModelNotFoundError: Fault(404, "not_found_error", "model_not_found"),
     errors.NotFoundError: Fault(404, "not_found_error", "not_found"),
     errors.ConflictError: Fault(409, _INVALID, "conflict"),
@@ -51,6 +52,9 @@ FAULTS: dict[type[errors.MemorydError], Fault] = {
     errors.SetupError: Fault(503, "api_error", "overloaded"),
     errors.MemorydError: Fault(500, "api_error", "internal_error"),
 }
+
+# What OpenAI's clients wait on and try again.
+_OPENAI_OVERLOAD = Fault(429, "rate_limit_error", "rate_limited")
 
 # What Ollama says for the same thing, literally: its clients look for these.
 _OLLAMA_TEXTS: dict[type[errors.MemorydError], str] = {
@@ -86,14 +90,13 @@ def error_response(request: web.Request, error: errors.MemorydError) -> web.Resp
     """Return the answer that tells `error` in the shape of the request's dialect."""
     fault = fault_of(error)
     dialect = dialect_of(request)
-    status = fault.status
     if dialect is Dialect.OPENAI and isinstance(error, errors.OverloadedError):
-        status = 429  # what OpenAI's clients wait on and try again
+        fault = _OPENAI_OVERLOAD
     if dialect is Dialect.OLLAMA:
         body: dict[str, Any] = {"error": _ollama_text(error)}
     else:
-        body = {"error": error_object(error)}
-    response = json_response(body, status=status)
+        body = {"error": error_object(error) | {"type": fault.type, "code": fault.code}}
+    response = json_response(body, status=fault.status)
     if isinstance(error, errors.UnavailableError):
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
@@ -117,8 +120,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except errors.MemorydError as error:
-        if fault_of(error).status >= 500:
-            logger.warning("%s %s: %s", request.method, request.path, error.message)
+        if fault_of(error).status == 500:
+            return _unexpected(request)
+        if fault_of(error).status > 500:
+            logger.warning("request %s: %s", request[REQUEST_ID], error.message)
         return error_response(request, error)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
@@ -135,7 +140,12 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         response = error_response(request, fault)
         response.set_status(error.status)
         return response
-    except Exception:
-        logger.exception("%s %s failed", request.method, request.path)
-        message = f"memoryd failed at this request: see its log for {request[REQUEST_ID]}"
-        return error_response(request, errors.MemorydError(message))
+    except Exception:  # the server goes on, whatever it is
+        return _unexpected(request)
+
+
+def _unexpected(request: web.Request) -> web.Response:
+    """Log the exception that is being handled, and answer under which id it stands there."""
+    logger.exception("request %s failed", request[REQUEST_ID])
+    message = f"memoryd failed at this request: see its log for {request[REQUEST_ID]}"
+    return error_response(request, errors.MemorydError(message))

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from memoryd.api.bodies import parse, read_lenient_json
 from memoryd.api.errors import json_response
 from memoryd.api.state import MEMORY
-from memoryd.embeddings.types import Vectors
 from memoryd.errors import InvalidInputError, MissingFieldError, TooLargeError
 from memoryd.memory.embed import embed
 from memoryd.memory.state import Memory
+from memoryd.vectors.types import Vectors
 
 
 class EmbeddingsBody(BaseModel):

@@ -1,19 +1,21 @@
-"""Cursors and limits of lists, and times as answers tell them."""
+"""What requests say beside their bodies: limits, cursors, versions. And times of answers."""
 
 import base64
 import binascii
+import re
 from datetime import UTC, datetime
 
 from aiohttp import web
 
+from memoryd.api.limits import PAGE
 from memoryd.errors import InvalidInputError
 
-_DEFAULT_LIMIT, _MAX_LIMIT = 100, 1_000
+_DEFAULT_LIMIT = 100
 
 
 def read_limit(request: web.Request) -> int:
     """Return ?limit=, 100 if there is none."""
-    return read_integer(request, "limit", _DEFAULT_LIMIT, low=1, high=_MAX_LIMIT)
+    return read_integer(request, "limit", _DEFAULT_LIMIT, low=1, high=PAGE)
 
 
 def read_integer(request: web.Request, name: str, default: int, *, low: int, high: int) -> int:
@@ -47,9 +49,20 @@ def read_cursor(request: web.Request, default: str) -> str:
 def read_number_cursor(request: web.Request, default: int) -> int:
     """Return the number that ?cursor= points after, else `default`."""
     text = read_cursor(request, str(default))
-    if not text.removeprefix("-").isdecimal() or len(text) > 18:
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise _bad_cursor()
     return int(text)
+
+
+def read_version(request: web.Request) -> int | None:
+    """Return the version that If-Match asks for, with or without quotes, or None."""
+    text = request.headers.get("If-Match")
+    if text is None:
+        return None
+    number = text.strip().strip('"')
+    if not (number.isascii() and number.isdecimal()) or len(number) > 18:
+        raise InvalidInputError(f"If-Match: {text!r} is not a version", "If-Match")
+    return int(number)
 
 
 def _bad_cursor() -> InvalidInputError:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
+from memoryd.api import limits
 from memoryd.api.bodies import SearchBody, VectorQuery, WithBody, parse, read_json
 from memoryd.api.collections import find
 from memoryd.api.documents import chunk_as_json
@@ -12,13 +13,10 @@ from memoryd.api.errors import json_response
 from memoryd.api.paging import read_integer
 from memoryd.api.state import MEMORY
 from memoryd.documents.types import Collection
-from memoryd.errors import InvalidInputError, TooLargeError, UnknownFieldError
+from memoryd.errors import InvalidInputError, TooLargeError
 from memoryd.memory.search import FoundChunk, Query, Result, Results
 from memoryd.memory.search import search as run_search
-from memoryd.storage.vectors import Vector
-
-_MAX_DEPTH = 10_000
-_QUERY_STRING = frozenset({"q", "limit", "offset", "mode"})
+from memoryd.vectors.types import Vector
 
 
 async def search(request: web.Request) -> web.Response:
@@ -28,13 +26,10 @@ async def search(request: web.Request) -> web.Response:
 
 async def search_by_query_string(request: web.Request) -> web.Response:
     """GET /v1/collections/{collection}/search?q=…."""
-    unknown = sorted(set(request.query) - _QUERY_STRING)
-    if unknown:
-        raise UnknownFieldError(f"{unknown[0]} is not a parameter of this request", unknown[0])
     fields: dict[str, Any] = {
         "query": request.query.get("q", ""),
-        "limit": read_integer(request, "limit", 10, low=1, high=1_000),
-        "offset": read_integer(request, "offset", 0, low=0, high=_MAX_DEPTH),
+        "limit": read_integer(request, "limit", 10, low=1, high=limits.SEARCH_LIMIT),
+        "offset": read_integer(request, "offset", 0, low=0, high=limits.SEARCH_DEPTH),
         "mode": request.query.get("mode", "dense"),
     }
     return await _search(request, parse(SearchBody, fields))
@@ -43,8 +38,8 @@ async def search_by_query_string(request: web.Request) -> web.Response:
 async def _search(request: web.Request, body: SearchBody) -> web.Response:
     if body.mode != "dense":
         raise InvalidInputError(f"mode: {body.mode!r} is not served yet, 'dense' is", "mode")
-    if body.offset + body.limit > _MAX_DEPTH:
-        raise TooLargeError(f"offset + limit can be {_MAX_DEPTH} at most", "offset")
+    if body.offset + body.limit > limits.SEARCH_DEPTH:
+        raise TooLargeError(f"offset + limit can be {limits.SEARCH_DEPTH} at most", "offset")
     collection = await find(request)
     query = Query(
         text=body.query if isinstance(body.query, str) else "",
@@ -60,8 +55,7 @@ async def _search(request: web.Request, body: SearchBody) -> web.Response:
 
 
 def _vector(collection: Collection, query: VectorQuery) -> Vector:
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
-        vector = np.asarray(query.vector, dtype=np.float32)
+    vector = np.asarray(query.vector, dtype=np.float64)
     if len(vector) != collection.dimensions:
         raise InvalidInputError(
             f"query.vector has {len(vector)} numbers, the collection {collection.dimensions}",
@@ -69,7 +63,9 @@ def _vector(collection: Collection, query: VectorQuery) -> Vector:
         )
     if not np.isfinite(vector).all() or not vector.any():
         raise InvalidInputError("query.vector must be finite and not zero", "query.vector")
-    return vector
+    # A cosine doesn't ask for the length, but a column of half precision has little range.
+    vector /= np.abs(vector).max()
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
 def _as_json(collection: Collection, results: Results, wanted: WithBody) -> dict[str, Any]:

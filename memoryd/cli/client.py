@@ -10,7 +10,7 @@ import orjson
 import typer
 
 from memoryd.config import Settings
-from memoryd.errors import MemorydError, UnavailableError
+from memoryd.errors import InvalidInputError, MemorydError, UnavailableError
 
 UrlOption = Annotated[
     str | None,
@@ -18,12 +18,17 @@ UrlOption = Annotated[
 ]
 
 
+# Servers that listen on all addresses are reached at this machine's own.
+_ALL_ADDRESSES = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
+
+
 class RequestError(MemorydError):
     """Report what the server answered instead of a result."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class Client:
@@ -34,13 +39,15 @@ class Client:
         self._session = session
         self._url = url
 
-    async def request(self, method: str, path: str, body: Any = None) -> Any:
-        """Return the JSON answer.
+    async def request(
+        self, method: str, path: str, body: Any = None, *, accepted: frozenset[int] = frozenset()
+    ) -> Any:
+        """Return the JSON answer, if it is no error or of an `accepted` status.
 
         Raises RequestError for an error that the server tells, UnavailableError where there is
         no server.
         """
-        data = None if body is None else orjson.dumps(body)
+        data = None if body is None else _write(body)
         try:
             async with self._session.request(method, self._url + path, data=data) as response:
                 answer = await response.read()
@@ -49,23 +56,49 @@ class Client:
                 f"no memoryd answers at {self._url} ({error}): start it with `memoryd serve`, "
                 "or say where it is with --url"
             ) from error
-        return _read_answer(response.status, answer)
+        value = _read(response.status, answer)
+        if response.status >= 400 and response.status not in accepted:
+            text = _error_text(value) or f"the server answered {response.status}"
+            raise RequestError(response.status, text, _retry_after_s(response))
+        return value
 
 
-def _read_answer(status: int, answer: bytes) -> Any:
+def _write(body: Any) -> bytes:
     try:
-        value = orjson.loads(answer)
+        return orjson.dumps(body)
+    except TypeError as error:  # a lone surrogate: how Python keeps bytes of the command line
+        raise InvalidInputError("an argument is not UTF-8") from error
+
+
+def _read(status: int, answer: bytes) -> Any:
+    try:
+        return orjson.loads(answer)
     except orjson.JSONDecodeError as error:
         raise RequestError(status, f"the server is not memoryd: it answered {status}") from error
-    if status >= 400 and isinstance(value, dict) and "error" in value:
-        raise RequestError(status, value["error"]["message"])
-    return value
+
+
+def _error_text(value: Any) -> str | None:
+    """Return what memoryd, or another server, says of an error."""
+    error = value.get("error") if isinstance(value, dict) else None
+    text = error.get("message") if isinstance(error, dict) else error
+    return text if isinstance(text, str) else None
+
+
+def _retry_after_s(response: aiohttp.ClientResponse) -> int:
+    given = response.headers.get("Retry-After", "")
+    return int(given) if given.isdecimal() else 1
+
+
+def default_url(settings: Settings) -> str:
+    """Return where a memoryd with these settings is reached from its own machine."""
+    host = _ALL_ADDRESSES.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 @asynccontextmanager
 async def connect(settings: Settings, url: str | None) -> AsyncIterator[Client]:
     """Open a session to `url`, else $MEMORYD_URL, else where the settings say memoryd listens."""
-    address = url or os.environ.get("MEMORYD_URL") or f"http://{settings.host}:{settings.port}"
+    address = url or os.environ.get("MEMORYD_URL") or default_url(settings)
     headers = {"Content-Type": "application/json"}
     if settings.api_key:
         headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"

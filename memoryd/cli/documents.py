@@ -3,10 +3,10 @@
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import orjson
@@ -14,9 +14,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from memoryd.cli.client import Client, UrlOption, connect
+from memoryd.cli.client import UrlOption, connect
 from memoryd.cli.options import with_settings
 from memoryd.cli.search import CollectionOption
+from memoryd.cli.sending import Item, Outcome, failure, send_all
 from memoryd.config import Settings
 from memoryd.errors import InvalidInputError
 
@@ -32,7 +33,7 @@ class _Report:
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, str]] = field(default_factory=list)
 
-    def add(self, outcome: dict[str, Any]) -> None:
+    def add(self, outcome: Outcome) -> None:
         self.counts[outcome["status"]] += 1
         if outcome["error"]:
             self.failures.append({"id": outcome["id"], "error": outcome["error"]["message"]})
@@ -49,7 +50,7 @@ def ingest(
     """Store text files, and all those in folders.
 
     A document's id is its file's path as given. Run again, only what has changed is embedded.
-    Exits with 1 if a file failed.
+    A file that fails is named, and the others are stored; the exit status is 1 then.
     """
     files = list(_find_files(paths))
     report = asyncio.run(_ingest(settings, url, collection, files))
@@ -82,44 +83,38 @@ async def _ingest(
 ) -> _Report:
     report = _Report()
     path = f"/v1/collections/{quote(collection, safe='')}/documents"
+    batches = _batches(_read(files, report))
     columns = (TextColumn("storing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     async with connect(settings, url) as client:
         with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
             task = progress.add_task("storing", total=len(files))
-            async for outcomes in _send(client, path, files, report):
+
+            def note(outcomes: list[Outcome]) -> None:
                 for outcome in outcomes:
                     report.add(outcome)
                 progress.update(task, completed=report.counts.total())
+
+            await send_all(client, path, batches, note)
     return report
 
 
-async def _send(
-    client: Client, path: str, files: list[Path], report: _Report
-) -> AsyncIterator[list[dict[str, Any]]]:
-    """Yield what became of each batch; the next one is sent while one is worked on."""
-    pending: list[asyncio.Task[Any]] = []
-    for batch in _batches(_read(files, report)):
-        pending.append(asyncio.create_task(client.request("POST", path, {"documents": batch})))
-        if len(pending) == 2:
-            yield (await pending.pop(0))["documents"]
-    for task in pending:
-        yield (await task)["documents"]
-
-
-def _read(files: Iterable[Path], report: _Report) -> Iterator[dict[str, Any]]:
+def _read(files: Iterable[Path], report: _Report) -> Iterator[Item]:
     for file in files:
+        id_ = str(file).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        if id_ != str(file):
+            report.add(failure(id_, "invalid_value", "its name is not UTF-8: rename it"))
+            continue
         try:
             text = file.read_text(encoding="utf-8-sig", errors="replace").replace("\0", "\ufffd")
         except OSError as error:
-            report.counts["failed"] += 1
-            report.failures.append({"id": str(file), "error": error.strerror or str(error)})
+            report.add(failure(id_, "unreadable", error.strerror or str(error)))
             continue
-        yield {"id": str(file), "text": text, "mime_type": _MIME_TYPES[file.suffix.lower()]}
+        yield {"id": id_, "text": text, "mime_type": _MIME_TYPES[file.suffix.lower()]}
 
 
-def _batches(documents: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
+def _batches(documents: Iterable[Item]) -> Iterator[list[Item]]:
+    batch: list[Item] = []
     chars = 0
     for document in documents:
         if batch and (

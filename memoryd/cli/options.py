@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
+from memoryd.cli import INTERRUPTED
 from memoryd.config import ENVIRONMENT_PREFIX, Settings, load_settings
 
 ConfigOption = Annotated[
@@ -32,7 +33,11 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
         def run(**given: Any) -> None:
             overrides = {name: given.pop(name) for name in chosen}
-            command(load_settings(overrides, config=given.pop("config")), **given)
+            settings = load_settings(overrides, config=given.pop("config"))
+            try:
+                command(settings, **given)
+            except KeyboardInterrupt as interrupt:
+                raise typer.Exit(INTERRUPTED) from interrupt
 
         run.__doc__ = command.__doc__
         run.__name__ = command.__name__

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import typer
 
@@ -21,7 +22,8 @@ def serve(settings: Settings) -> None:
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    asyncio.run(run(settings, _announce))
+    with suppress(KeyboardInterrupt):  # before memoryd listens to signals, or after
+        asyncio.run(run(settings, _announce))
 
 
 def _announce(url: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 import orjson
@@ -59,7 +60,7 @@ class Draft:
     language: str | None = None
     on_conflict: OnConflict = "replace"
 
-    @property
+    @cached_property
     def external_id(self) -> str:
         """The id as given, else one made of title, text and metadata: a repeated POST finds it."""
         if self.id is not None:
@@ -67,7 +68,7 @@ class Draft:
         metadata = orjson.dumps(self.metadata, option=orjson.OPT_SORT_KEYS)
         return _hash(self.title.encode(), self.text.encode(), metadata).hex()
 
-    @property
+    @cached_property
     def content_hash(self) -> bytes:
         """Sixteen bytes that change when title or text change: then it must be embedded again."""
         return _hash(self.title.encode(), self.text.encode())

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from memoryd.embeddings.types import Lane, Tokens, Vectors
+from memoryd.embeddings.types import Lane, Tokens
 from memoryd.errors import EmbeddingError, MemorydError, OverloadedError, StoppingError
+from memoryd.vectors.types import Vectors
 
 _STOPPING = "memoryd is shutting down"
 # Batches per lane that are cut before a lane is free, so that none waits for the event loop.
@@ -203,18 +204,27 @@ class Batcher:
     def _query_threads(self, tokens: int) -> int:
         return len(self._bulk.lanes) if tokens >= _WIDE_TOKENS and self._bulk.is_idle else 1
 
+    def check_room(self) -> None:
+        """Raise OverloadedError where too many requests wait."""
+        if len(self._bulk.waiting) >= self._max_waiting:
+            raise OverloadedError("too many requests wait for the engine: try again in a second")
+
     async def embed(self, inputs: Sequence[Tokens]) -> Vectors:
         """Return the pooled embeddings of `inputs`, shape (len(inputs), dimensions).
 
-        Raises EmbeddingError naming the input that failed, OverloadedError where too many
-        requests wait, StoppingError at shutdown.
+        Raises EmbeddingError naming the input that failed, StoppingError at shutdown.
         """
         if self._is_lone(inputs):
             return await self._run(self._queries, inputs)
         return await self._run(self._bulk, inputs)
 
     async def embed_query(self, tokens: Tokens) -> Vectors:
-        """Return the pooled embedding of a query, shape (1, dimensions), ahead of all bulk."""
+        """Return the pooled embedding of a query, shape (1, dimensions), ahead of all bulk.
+
+        Raises OverloadedError where too many queries wait, and what embed raises.
+        """
+        if len(self._queries.waiting) >= self._max_waiting:
+            raise OverloadedError("too many searches wait for the engine: try again in a second")
         lane = self._queries.lanes[0]
         return await self._run(
             self._queries if len(tokens) <= lane.max_tokens else self._bulk, [tokens]
@@ -233,8 +243,6 @@ class Batcher:
             raise StoppingError(_STOPPING)
         if not inputs:
             return np.empty((0, self._dimensions), dtype=np.float32)
-        if len(target.waiting) >= self._max_waiting:
-            raise OverloadedError("too many requests wait for the engine: try again in a second")
         request = _Request(inputs, self._dimensions)
         target.add(request)
         try:

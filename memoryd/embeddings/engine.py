@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from memoryd.embeddings.batcher import Batcher
-from memoryd.embeddings.types import Backend, ModelSpec, Tokens, Vectors
+from memoryd.embeddings.types import Backend, ModelSpec, Tokens
 from memoryd.errors import InputTooLongError, TooLargeError
 from memoryd.vectors.similarity import normalize
+from memoryd.vectors.types import Vectors
 
 # Tokens per encode: from 256 to 512 the speed is best, and each context's buffers stay small.
 _BATCH_TOKENS = 512
@@ -17,8 +18,11 @@ _BATCH_SEQUENCES = 256
 _QUERY_SEQUENCES = 8
 # Up to this many characters, tokenizing is too short to be worth a thread.
 _INLINE_CHARS = 4096
-# A body of 64 MiB can hold 20 million empty strings; their vectors must fit into memory.
-_MAX_VECTOR_BYTES = 256 << 20
+# A body of 64 MiB can hold 20 million empty strings; their vectors, and their JSON, must fit into
+# memory. 2,048 inputs do for models of up to 4,096 dimensions.
+_MAX_VECTOR_BYTES = 32 << 20
+# Characters of a query beyond which no more tokens are expected: text has about four per token.
+_CHARS_PER_TOKEN = 16
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,10 @@ class EmbeddingModel:
         self._backend = backend
         tokens = max(_BATCH_TOKENS, backend.max_tokens)
         self._batcher = Batcher(
-            [backend.open_lane(tokens, _BATCH_SEQUENCES) for _ in range(os.cpu_count() or 1)],
+            [
+                backend.open_lane(tokens, _BATCH_SEQUENCES)
+                for _ in range(len(os.sched_getaffinity(0)))
+            ],
             backend.open_lane(min(_BATCH_TOKENS, tokens), _QUERY_SEQUENCES),
             dimensions=backend.dimensions,
             max_waiting_requests=max_waiting_requests,
@@ -66,9 +73,11 @@ class EmbeddingModel:
         """Embed `texts`, cut at `max_tokens` (else what the model takes), special tokens kept.
 
         Raises InputTooLongError for a text that is too long where `truncate` is False,
-        TooLargeError for too many texts, and what Batcher.embed raises.
+        TooLargeError for too many texts, OverloadedError where too many requests wait, and what
+        Batcher.embed raises.
         """
         self._check_count(len(texts))
+        self._batcher.check_room()
         limit = min(max_tokens or self.max_tokens, self.max_tokens)
         if sum(map(len, texts)) > _INLINE_CHARS:
             tokenized = await asyncio.to_thread(self._tokenize_all, texts)
@@ -104,8 +113,10 @@ class EmbeddingModel:
     async def embed_query(self, text: str) -> Vectors:
         """Return the unit vector of a search query, shape (1, dimensions), ahead of all bulk.
 
-        The query prefix is put in front; a query that is too long is cut.
+        The query prefix is put in front; a query that is too long is cut. Raises what
+        Batcher.embed_query raises.
         """
+        text = text[: _CHARS_PER_TOKEN * self.max_tokens]
         tokens = self._backend.tokenize(self.spec.query_prefix + text)
         room = self.max_tokens - self.special_tokens
         return normalize(await self._batcher.embed_query(self._backend.wrap(tokens[:room])))

@@ -14,8 +14,9 @@ from typing import Literal
 import llama_cpp.llama_cpp as llama
 import numpy as np
 
-from memoryd.embeddings.types import Tokens, Vectors
+from memoryd.embeddings.types import Tokens
 from memoryd.errors import ModelFileError
+from memoryd.vectors.types import Vectors
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from memoryd.vectors.types import Vectors
+
 Tokens = npt.NDArray[np.int32]
 """Token ids of one input, shape (tokens,)."""
-
-Vectors = npt.NDArray[np.float32]
-"""One embedding per row, shape (inputs, dimensions)."""
 
 
 @dataclass(frozen=True)

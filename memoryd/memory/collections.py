@@ -1,6 +1,7 @@
 """Make, describe, rename and delete collections."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,7 @@ async def create_collection(
         language=language,
         metadata=metadata or {},
     )
-    return (await describe(memory, [collection]))[0]
+    return await describe(memory, collection)
 
 
 def _check_chunking(chunking: Chunking, max_tokens: int) -> None:
@@ -75,17 +76,23 @@ async def ensure_default(memory: Memory) -> None:
     try:
         await storage.find_collection(memory.database, DEFAULT)
     except NotFoundError:
-        await create_collection(memory, DEFAULT)
+        with suppress(ConflictError):  # another memoryd on this database was faster
+            await create_collection(memory, DEFAULT)
 
 
-async def describe(memory: Memory, collections: Sequence[Collection]) -> list[Described]:
-    """Return collections with what each holds."""
-    counts = await storage.count_contents(memory.database, collections)
-    aliases = await storage.list_aliases(memory.database, collections)
-    return [
-        Described(collection, count, aliases[collection.number])
-        for collection, count in zip(collections, counts, strict=True)
-    ]
+async def describe(memory: Memory, collection: Collection) -> Described:
+    """Return a collection with what it holds; raise NotFoundError where it has been deleted."""
+    counts = await storage.count_contents(memory.database, collection)
+    return Described(collection, counts, await storage.list_aliases(memory.database, collection))
+
+
+async def describe_all(memory: Memory, collections: Sequence[Collection]) -> list[Described]:
+    """Return collections with what each holds, without those that have been deleted."""
+    described = []
+    for collection in collections:
+        with suppress(NotFoundError):
+            described.append(await describe(memory, collection))
+    return described
 
 
 async def update_collection(
@@ -102,11 +109,11 @@ async def update_collection(
     updated = await storage.update_collection(
         memory.database,
         collection,
-        name=name or collection.name,
-        language=language or collection.language,
-        metadata=collection.metadata if metadata is None else metadata,
+        name=name,
+        language=language,
+        metadata=metadata,
     )
-    return (await describe(memory, [updated]))[0]
+    return await describe(memory, updated)
 
 
 async def delete_collection(memory: Memory, collection: Collection) -> None:

@@ -1,11 +1,12 @@
 """Store documents: chunk, embed, and swap each one in whole."""
 
 import asyncio
+import logging
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from memoryd.documents.chunking import split
+from memoryd.documents.chunking import ChunkSpan, split
 from memoryd.documents.types import (
     Chunk,
     Collection,
@@ -17,10 +18,16 @@ from memoryd.documents.types import (
 from memoryd.embeddings.engine import EmbeddingModel
 from memoryd.embeddings.types import Tokens
 from memoryd.errors import ConflictError, InvalidInputError, MemorydError, StoppingError
+from memoryd.memory.documents import check_version
 from memoryd.memory.state import Memory
 from memoryd.storage import documents as storage
 from memoryd.vectors.similarity import shorten
 
+logger = logging.getLogger(__name__)
+
+CountTokens = Callable[[str], int]
+
+_DOCUMENTS_OF_A_BATCH = 48
 # A chunk must have room for a few words beside its title.
 _LEAST_TEXT_TOKENS = 16
 # Another process may write the same document between our look and our write, but not for long.
@@ -41,27 +48,44 @@ async def ingest(memory: Memory, collection: Collection, drafts: Sequence[Draft]
     Each is written in one transaction of its own: one that fails is `failed` with its error, and
     never fails the rest.
     """
-    return await asyncio.gather(*(_ingest_safely(memory, collection, draft) for draft in drafts))
+    # A part of all slots, so that a large batch leaves some to others.
+    share = asyncio.Semaphore(_DOCUMENTS_OF_A_BATCH)
+
+    async def store(draft: Draft) -> Outcome:
+        async with share:
+            return await _ingest_safely(memory, collection, draft)
+
+    return await asyncio.gather(*map(store, drafts))
 
 
 async def _ingest_safely(memory: Memory, collection: Collection, draft: Draft) -> Outcome:
     try:
         return await ingest_document(memory, collection, draft)
     except MemorydError as error:
+        if type(error) is MemorydError:  # of no kind that a client could do something about
+            logger.exception("a document of %r could not be stored", collection.name)
         return Outcome(draft.external_id, "failed", error=error)
+    except Exception:  # whatever one document does, the others are stored and reported
+        logger.exception("a document of %r could not be stored", collection.name)
+        unknown = MemorydError("memoryd failed at this document: see its log")
+        return Outcome(draft.external_id, "failed", error=unknown)
 
 
-async def ingest_document(memory: Memory, collection: Collection, draft: Draft) -> Outcome:
+async def ingest_document(
+    memory: Memory, collection: Collection, draft: Draft, *, version: int | None = None
+) -> Outcome:
     """Store one document and say what became of it.
 
     Raises InvalidInputError for a document that can't be embedded, ConflictError for one that is
-    there and may not be replaced, StoppingError at shutdown, and what storage and engine raise.
+    there and may not be replaced or isn't at `version`, StoppingError at shutdown, and what
+    storage and engine raise.
     """
     async with memory.document_lock(collection, draft.external_id), memory.ingest_slots:
-        if memory.is_stopping:
-            raise StoppingError("memoryd is shutting down: the document was not stored")
         for _ in range(_ATTEMPTS):
+            if memory.is_stopping:
+                raise StoppingError("memoryd is shutting down: the document was not stored")
             current = await storage.find_document(memory.database, collection, draft.external_id)
+            check_version(current, draft.external_id, version)
             outcome = await _store(memory, collection, draft, current)
             if outcome is not None:
                 return outcome
@@ -90,7 +114,7 @@ async def _store(
 
 async def _insert(memory: Memory, collection: Collection, draft: Draft) -> Outcome | None:
     model = await memory.engine.model(collection.model)
-    prepared = await asyncio.to_thread(_prepare, model, collection, draft)
+    prepared = await _prepare_in_thread(memory, model, collection, draft)
     embedded = await _embed(model, collection, prepared, range(len(prepared.chunks)))
     version = await storage.insert_document(
         memory.database, collection, draft, prepared.chunks, embedded
@@ -104,7 +128,7 @@ async def _replace(
     memory: Memory, collection: Collection, draft: Draft, current: Document
 ) -> Outcome | None:
     model = await memory.engine.model(collection.model)
-    prepared = await asyncio.to_thread(_prepare, model, collection, draft)
+    prepared = await _prepare_in_thread(memory, model, collection, draft)
     stored = await storage.find_chunk_hashes(memory.database, collection, current)
     kept, new = _match(prepared.chunks, stored)
     embedded = await _embed(model, collection, prepared, new)
@@ -116,7 +140,23 @@ async def _replace(
     return Outcome(current.id, "replaced", version, len(prepared.chunks), len(embedded))
 
 
-def _prepare(model: EmbeddingModel, collection: Collection, draft: Draft) -> _Prepared:
+async def _prepare_in_thread(
+    memory: Memory, model: EmbeddingModel, collection: Collection, draft: Draft
+) -> _Prepared:
+    def count_tokens(text: str) -> int:
+        if memory.is_stopping:  # a thread can't be canceled, and a book takes seconds
+            raise StoppingError("memoryd is shutting down: the document was not stored")
+        return model.count_tokens(text)
+
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(
+        memory.chunking_threads, _prepare, model, collection, draft, count_tokens
+    )
+
+
+def _prepare(
+    model: EmbeddingModel, collection: Collection, draft: Draft, count_tokens: CountTokens
+) -> _Prepared:
     """Cut the text into chunks, and make the model's input of each."""
     limit = min(collection.chunking.max_tokens, model.max_tokens)
     room = limit - len(model.encode_document(draft.title, ""))
@@ -127,7 +167,13 @@ def _prepare(model: EmbeddingModel, collection: Collection, draft: Draft) -> _Pr
             "title",
         )
     while True:
-        prepared = _cut(model, draft, room, collection.chunking.overlap_tokens)
+        spans = split(
+            draft.text,
+            max_tokens=room,
+            overlap_tokens=collection.chunking.overlap_tokens,
+            count_tokens=count_tokens,
+        )
+        prepared = _encode(model, draft, spans)
         excess = max(map(len, prepared.inputs)) - limit
         if excess <= 0:
             return prepared
@@ -135,10 +181,7 @@ def _prepare(model: EmbeddingModel, collection: Collection, draft: Draft) -> _Pr
         room -= excess
 
 
-def _cut(model: EmbeddingModel, draft: Draft, room: int, overlap_tokens: int) -> _Prepared:
-    spans = split(
-        draft.text, max_tokens=room, overlap_tokens=overlap_tokens, count_tokens=model.count_tokens
-    )
+def _encode(model: EmbeddingModel, draft: Draft, spans: Sequence[ChunkSpan]) -> _Prepared:
     chunks, inputs = [], []
     for position, span in enumerate(spans):
         text = draft.text[span.start_char : span.end_char]

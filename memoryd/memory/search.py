@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 from memoryd.documents.types import Collection, Document, StoredChunk
 from memoryd.memory.state import Memory
-from memoryd.storage import documents, vectors
+from memoryd.storage import collections, documents, vectors
 from memoryd.storage.database import Connection
-from memoryd.storage.vectors import Match, Vector
+from memoryd.storage.vectors import Match
 from memoryd.vectors.similarity import shorten
-
-# Chunks looked at per document wanted, at first: most documents are found by a few.
-_CHUNKS_PER_DOCUMENT = 4
+from memoryd.vectors.types import Vector
 
 
 @dataclass(frozen=True)
@@ -68,13 +66,9 @@ class _Scope:
     query: Query
     vector: Vector
 
-    async def nearest(self, limit: int) -> list[Match]:
-        found = await vectors.nearest_chunks(self.connection, self.collection, self.vector, limit)
-        return self.near_enough(found)
-
-    def near_enough(self, matches: list[Match]) -> list[Match]:
+    def is_near_enough(self, cosine: float) -> bool:
         threshold = self.query.score_threshold
-        return [m for m in matches if threshold is None or m.cosine >= threshold]
+        return threshold is None or cosine >= threshold
 
 
 async def search(memory: Memory, collection: Collection, query: Query) -> Results:
@@ -87,9 +81,10 @@ async def search(memory: Memory, collection: Collection, query: Query) -> Result
     vector = await _query_vector(memory, collection, query)
     end = query.offset + query.limit
     async with memory.database.snapshot() as connection:
+        await collections.keep(connection, collection)
         scope = _Scope(connection, collection, query, vector)
         if query.group_size is None:  # one result per chunk
-            groups = [[match] for match in await scope.nearest(end + 1)]
+            groups = await _nearest_chunks(scope, end + 1)
         else:
             groups = await _nearest_documents(scope, end + 1, query.group_size)
         results = await _fetch(scope, groups[query.offset : end])
@@ -105,29 +100,27 @@ async def _query_vector(memory: Memory, collection: Collection, query: Query) ->
     return vector
 
 
+async def _nearest_chunks(scope: _Scope, wanted: int) -> list[list[Match]]:
+    found = await vectors.nearest_chunks(scope.connection, scope.collection, scope.vector, wanted)
+    return [[match] for match in found if scope.is_near_enough(match.cosine)]
+
+
 async def _nearest_documents(scope: _Scope, wanted: int, group_size: int) -> list[list[Match]]:
-    """Return up to `wanted` documents, each as its best chunks; only the page's are complete."""
+    """Return up to `wanted` documents, each as its best chunks; only the page has them."""
     query = scope.query
-    order = await _documents_in_order(scope, wanted)
+    found = await vectors.nearest_documents(
+        scope.connection, scope.collection, scope.vector, wanted
+    )
+    order = [document.number for document in found if scope.is_near_enough(document.cosine)]
     page = order[query.offset : query.offset + query.limit]
     matches = await vectors.nearest_in_documents(
         scope.connection, scope.collection, scope.vector, page, group_size
     )
     groups: dict[int, list[Match]] = {number: [] for number in order}
-    for match in scope.near_enough(matches):
-        groups[match.document_number].append(match)
+    for match in matches:
+        if scope.is_near_enough(match.cosine):
+            groups[match.document_number].append(match)
     return list(groups.values())
-
-
-async def _documents_in_order(scope: _Scope, wanted: int) -> list[int]:
-    """Return the numbers of up to `wanted` documents by their nearest chunk."""
-    limit = wanted * _CHUNKS_PER_DOCUMENT
-    while True:
-        near = await scope.nearest(limit)
-        order = list(dict.fromkeys(match.document_number for match in near))
-        if len(order) >= wanted or len(near) < limit:
-            return order[:wanted]
-        limit *= _CHUNKS_PER_DOCUMENT
 
 
 async def _fetch(scope: _Scope, groups: list[list[Match]]) -> list[Result]:

@@ -1,16 +1,25 @@
 """What the use cases share."""
 
 import asyncio
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from memoryd.config import Settings
 from memoryd.documents.types import Collection
 from memoryd.embeddings.engine import Engine
+from memoryd.errors import OverloadedError
 from memoryd.storage.database import Database
 
 # Enough documents under way to keep the engine busy while others are written.
-_DOCUMENTS_UNDER_WAY = 48
+_DOCUMENTS_UNDER_WAY = 96
+# Bodies of documents that are held at once, as far as their length is known.
+_HELD_BYTES = 1 << 30
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -24,9 +33,16 @@ class Memory:
     ingest_slots: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(_DOCUMENTS_UNDER_WAY)
     )
+    # Of its own, so that a short text to embed never waits for books to be chunked.
+    chunking_threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="chunking")
+    )
     _locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = field(
         default_factory=WeakValueDictionary
     )
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _held_requests: int = 0
+    _held_bytes: int = 0
 
     def document_lock(self, collection: Collection, external_id: str) -> asyncio.Lock:
         """Return the lock under which writes to one document happen in order of acceptance."""
@@ -35,3 +51,36 @@ class Memory:
         if lock is None:
             lock = self._locks[key] = asyncio.Lock()
         return lock
+
+    @contextmanager
+    def holding(self, body_bytes: int) -> Iterator[None]:
+        """Count a request that brings documents while it is under way.
+
+        Raises OverloadedError where too many are, or their bodies are too large together.
+        """
+        if (
+            self._held_requests >= self.settings.max_waiting_requests
+            or self._held_bytes + body_bytes > max(_HELD_BYTES, self.settings.max_body_bytes)
+        ):
+            raise OverloadedError("too many documents wait to be stored: try again in a second")
+        self._held_requests += 1
+        self._held_bytes += body_bytes
+        try:
+            yield
+        finally:
+            self._held_requests -= 1
+            self._held_bytes -= body_bytes
+
+    async def run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` returns; it goes on where the caller is canceled."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def stop(self) -> None:
+        """End what still runs: transactions that are open are rolled back."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.chunking_threads.shutdown(wait=False, cancel_futures=True)

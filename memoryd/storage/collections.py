@@ -1,6 +1,5 @@
 """Collections and their aliases: rows in the shared schema, and a schema of each one's own."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,37 +126,34 @@ async def list_collections(database: Database, *, after: str, limit: int) -> lis
     return [_collection(row) for row in rows]
 
 
-async def count_contents(database: Database, collections: Sequence[Collection]) -> list[Counts]:
-    """Return what each of `collections` holds, in their order."""
-    if not collections:
-        return []
-    parts = [
-        f"SELECT {position:d} AS position,"
-        f" (SELECT count(*) FROM {collection_schema(c.number)}.documents) AS documents,"
-        f" (SELECT count(*) FROM {collection_schema(c.number)}.chunks) AS chunks,"
-        " (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r'"
-        f" AND relnamespace = '{collection_schema(c.number)}'::regnamespace) AS bytes"
-        for position, c in enumerate(collections)
-    ]
+async def count_contents(database: Database, collection: Collection) -> Counts:
+    """Return what a collection holds, or raise NotFoundError where it has been deleted."""
+    schema = collection_schema(collection.number)
     async with database.connection() as connection:
-        rows = await connection.fetch(" UNION ALL ".join(parts) + " ORDER BY position")
-    return [Counts(row["documents"], row["chunks"], row["bytes"]) for row in rows]
+        rows = await connection.fetch(
+            f"SELECT (SELECT count(*) FROM {schema}.documents) AS documents,"
+            f" (SELECT count(*) FROM {schema}.chunks) AS chunks,"
+            " (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r'"
+            f" AND relnamespace = '{schema}'::regnamespace) AS bytes"
+        )
+    return Counts(**rows[0])
 
 
 async def update_collection(
     database: Database,
     collection: Collection,
     *,
-    name: str,
-    language: str,
-    metadata: dict[str, Any],
+    name: str | None,
+    language: str | None,
+    metadata: dict[str, Any] | None,
 ) -> Collection:
-    """Write name, language and metadata; raise ConflictError where the name is taken."""
+    """Write those that are not None; raise ConflictError where the name is taken."""
     async with database.transaction() as connection:
-        if name != collection.name:
+        if name is not None and name != collection.name:
             await _require_free(connection, name)
         row = await connection.fetchrow(
-            "UPDATE memoryd.collections c SET name = $2, language = $3, metadata = $4,"
+            "UPDATE memoryd.collections c SET name = coalesce($2, name),"
+            " language = coalesce($3, language), metadata = coalesce($4, metadata),"
             f" updated_at = now() WHERE id = $1 RETURNING {_FIELDS}",
             collection.number,
             name,
@@ -194,20 +190,26 @@ async def move_alias(database: Database, collection: Collection, alias: str) -> 
             raise _not_found(collection.name)
 
 
-async def list_aliases(
-    database: Database, collections: Sequence[Collection]
-) -> dict[int, list[str]]:
-    """Return the aliases of each of `collections`, sorted, by collection number."""
+async def list_aliases(database: Database, collection: Collection) -> list[str]:
+    """Return the aliases of `collection`, sorted."""
     async with database.connection() as connection:
         rows = await connection.fetch(
-            "SELECT collection_id, alias FROM memoryd.aliases WHERE collection_id = ANY($1)"
-            " ORDER BY alias",
-            [collection.number for collection in collections],
+            "SELECT alias FROM memoryd.aliases WHERE collection_id = $1 ORDER BY alias",
+            collection.number,
         )
-    aliases: dict[int, list[str]] = {collection.number: [] for collection in collections}
-    for row in rows:
-        aliases[row["collection_id"]].append(row["alias"])
-    return aliases
+    return [row["alias"] for row in rows]
+
+
+async def keep(connection: Connection, collection: Collection) -> None:
+    """Keep a collection from being deleted until the transaction ends, or raise NotFoundError.
+
+    Locks its tables in the order in which a deletion does: else each could wait for the other.
+    """
+    schema = collection_schema(collection.number)
+    vectors = vector_table(collection.vector_table)
+    await connection.execute(
+        f"LOCK TABLE {schema}.documents, {schema}.chunks, {schema}.{vectors} IN ACCESS SHARE MODE"
+    )
 
 
 async def delete_collection(database: Database, collection: Collection) -> None:

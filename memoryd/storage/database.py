@@ -18,18 +18,18 @@ from memoryd.errors import (
     StorageFullError,
     UnavailableError,
 )
-from memoryd.storage.migrate import migrate
+from memoryd.storage.migrate import Connection, alone, migrate
 
-Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+__all__ = ["Connection", "Database", "open_database", "translated"]
 
 _REQUIRED_POSTGRES = 160_000
 _REQUIRED_PGVECTOR = (0, 8, 4)
 _ACQUIRE_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 0.3
 _STATEMENT_TIMEOUT_MS = 60_000
-# A connection that touched thousands of collections keeps their catalog entries: 138 MB after
-# 2,500. It is replaced after this many queries, long before.
-_MAX_QUERIES = 20_000
+# A connection keeps the catalog entries of all collections that it touched: 138 MB after 2,500.
+# It is replaced after this many queries.
+_MAX_QUERIES = 2_000
 
 # A killed or restarting Postgres reaches asyncpg's callers as any of these.
 _UNAVAILABLE = (
@@ -57,10 +57,14 @@ def translated() -> Iterator[None]:
         raise StorageFullError("the disk of the database is full: free some space") from error
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
         raise NotFoundError("the collection was deleted meanwhile", "collection") from error
+    except asyncpg.TransactionRollbackError as error:  # a deadlock, or two writers at one row
+        raise UnavailableError("the database was too busy with others: try again") from error
     except asyncpg.CharacterNotInRepertoireError as error:
         raise NotFoundError("nothing has a name with a NUL character") from error
     except _UNAVAILABLE as error:
         raise DatabaseUnavailableError("the database is not available: try again") from error
+    except asyncpg.PostgresError as error:
+        raise MemorydError("the database refused to do that") from error
 
 
 class Database:
@@ -113,20 +117,21 @@ async def open_database(dsn: str, *, max_connections: int) -> AsyncIterator[Data
             "jsonb", schema="pg_catalog", format="binary", encoder=_dump_jsonb, decoder=_load_jsonb
         )
 
-    pool = await asyncpg.create_pool(
-        dsn,
-        min_size=2,
-        max_size=max_connections,
-        max_queries=_MAX_QUERIES,
-        init=register_codecs,
-        server_settings={
-            "application_name": "memoryd",
-            # Types and operators of pgvector; tables are always named with their schema.
-            "search_path": f'"{vector_schema}"',
-            "statement_timeout": str(_STATEMENT_TIMEOUT_MS),
-            "jit": "off",
-        },
-    )
+    with _explained():
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=2,
+            max_size=max_connections,
+            max_queries=_MAX_QUERIES,
+            init=register_codecs,
+            server_settings={
+                "application_name": "memoryd",
+                # Types and operators of pgvector; tables are always named with their schema.
+                "search_path": f'"{vector_schema}"',
+                "statement_timeout": str(_STATEMENT_TIMEOUT_MS),
+                "jit": "off",
+            },
+        )
     try:
         yield Database(pool)
     finally:
@@ -148,10 +153,15 @@ async def _close(pool: asyncpg.Pool) -> None:
         pool.terminate()
 
 
-async def _prepare(dsn: str) -> str:
-    """Check and migrate over one connection; return the schema that pgvector lives in."""
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what keeps memoryd from connecting into DatabaseError."""
     try:
-        connection = await asyncpg.connect(dsn, timeout=_ACQUIRE_TIMEOUT_S)
+        yield
+    except TimeoutError as error:
+        raise DatabaseError(
+            f"cannot connect to the database: no answer in {_ACQUIRE_TIMEOUT_S:.0f} s"
+        ) from error
     except (
         asyncpg.PostgresError,
         asyncpg.InterfaceError,
@@ -160,10 +170,17 @@ async def _prepare(dsn: str) -> str:
         OverflowError,
     ) as error:
         raise DatabaseError(f"cannot connect to the database: {error}") from error
+
+
+async def _prepare(dsn: str) -> str:
+    """Check and migrate over one connection; return the schema that pgvector lives in."""
+    with _explained():
+        connection = await asyncpg.connect(dsn, timeout=_ACQUIRE_TIMEOUT_S)
     try:
-        schema = await _require_pgvector(connection)
-        await connection.execute(f'SET search_path TO "{schema}"')
-        await migrate(connection)
+        async with alone(connection):
+            schema = await _require_pgvector(connection)
+            await connection.execute(f'SET search_path TO "{schema}"')
+            await migrate(connection)
     except asyncpg.PostgresError as error:
         raise DatabaseError(f"cannot prepare the database: {error}") from error
     finally:

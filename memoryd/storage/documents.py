@@ -4,20 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncpg
-import numpy as np
-import numpy.typing as npt
-from pgvector import HalfVector, Vector
+import pgvector
 
 from memoryd.documents.types import Chunk, Collection, Document, Draft, StoredChunk
 from memoryd.errors import NotFoundError
 from memoryd.storage.database import Connection, Database
 from memoryd.storage.tables import collection_schema, vector_table
+from memoryd.vectors.types import Vector
 
 _ATTRIBUTES = (
     "id, external_id, version, content_hash, title, mime_type, language, metadata, tags,"
     " chunk_count, created_at, updated_at"
 )
-_VECTOR_TYPES = {"half": ("halfvec", HalfVector), "full": ("vector", Vector)}
+_VECTOR_TYPES = {"half": ("halfvec", pgvector.HalfVector), "full": ("vector", pgvector.Vector)}
 _CHUNK = "id, document_id, position, start_char, end_char, token_count, text"
 
 
@@ -26,7 +25,7 @@ class Embedded:
     """Be a new chunk's vector: `vector` belongs to the chunk at `position`."""
 
     position: int
-    vector: npt.NDArray[np.float32]
+    vector: Vector
 
 
 async def find_document(
@@ -36,11 +35,21 @@ async def find_document(
     return await _find_document(database, collection, external_id, _ATTRIBUTES)
 
 
+async def require_document(
+    database: Database, collection: Collection, external_id: str
+) -> Document:
+    """Return the document of that id without its text, or raise NotFoundError."""
+    document = await find_document(database, collection, external_id)
+    if document is None:
+        raise not_found(collection, external_id)
+    return document
+
+
 async def read_document(database: Database, collection: Collection, external_id: str) -> Document:
     """Return the document of that id with its text, or raise NotFoundError."""
     document = await _find_document(database, collection, external_id, f"{_ATTRIBUTES}, text")
     if document is None:
-        raise _not_found(collection, external_id)
+        raise not_found(collection, external_id)
     return document
 
 
@@ -56,7 +65,8 @@ async def _find_document(
     return _document(row) if row else None
 
 
-def _not_found(collection: Collection, external_id: str) -> NotFoundError:
+def not_found(collection: Collection, external_id: str) -> NotFoundError:
+    """Return the error that says so."""
     return NotFoundError(f"there is no document {external_id!r} in {collection.name!r}", "id")
 
 
@@ -92,7 +102,7 @@ async def list_chunks(
     async with database.connection() as connection:
         rows = await connection.fetch(
             f"SELECT {_CHUNK} FROM {collection_schema(collection.number)}.chunks"
-            " WHERE document_id = $1 AND position > $2"
+            " WHERE document_id = $1 AND position > $2::bigint"
             f" ORDER BY position LIMIT {limit:d}",
             document.number,
             after,
@@ -214,16 +224,16 @@ async def update_attributes(
     return version
 
 
-async def delete_document(database: Database, collection: Collection, external_id: str) -> None:
-    """Delete a document with its chunks and vectors, or raise NotFoundError."""
+async def delete_document(database: Database, collection: Collection, current: Document) -> bool:
+    """Delete a document with its chunks and vectors; False where it has changed meanwhile."""
     async with database.connection() as connection:
         deleted = await connection.fetchval(
             f"DELETE FROM {collection_schema(collection.number)}.documents"
-            " WHERE external_id = $1 RETURNING true",
-            external_id,
+            " WHERE id = $1 AND version = $2 RETURNING true",
+            current.number,
+            current.version,
         )
-    if not deleted:
-        raise _not_found(collection, external_id)
+    return bool(deleted)
 
 
 async def _move_kept(

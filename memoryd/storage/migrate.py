@@ -9,6 +9,8 @@ once, and a collection from being made meanwhile.
 
 import io
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -85,17 +87,23 @@ def _render(schema: str, functions: list[Any]) -> str:
     return buffer.getvalue()
 
 
+@asynccontextmanager
+async def alone(connection: Connection) -> AsyncIterator[None]:
+    """Let no other memoryd prepare this database, nor make a collection, while the block runs."""
+    await connection.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
+    try:
+        yield
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock($1)", ADVISORY_LOCK)
+
+
 async def migrate(connection: Connection) -> None:
-    """Bring the shared schema and every collection to the newest revision.
+    """Bring the shared schema and every collection to the newest revision; be `alone` for it.
 
     Raises DatabaseError where the database was made by a newer memoryd.
     """
-    await connection.execute("SELECT pg_advisory_lock($1)", ADVISORY_LOCK)
-    try:
-        await _migrate_shared(connection)
-        await _migrate_collections(connection)
-    finally:
-        await connection.execute("SELECT pg_advisory_unlock($1)", ADVISORY_LOCK)
+    await _migrate_shared(connection)
+    await _migrate_collections(connection)
 
 
 async def _migrate_shared(connection: Connection) -> None:

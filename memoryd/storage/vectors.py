@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 import asyncpg
 import numpy as np
-import numpy.typing as npt
 
 from memoryd.documents.types import Collection
 from memoryd.storage.database import Connection
 from memoryd.storage.tables import collection_schema, embedding_type, vector_table
-
-Vector = npt.NDArray[np.float32]
+from memoryd.vectors.types import Vector
 
 
 @dataclass(frozen=True)
@@ -20,6 +18,14 @@ class Match:
 
     chunk_number: int
     document_number: int
+    cosine: float
+
+
+@dataclass(frozen=True)
+class NearDocument:
+    """Be a found document and the cosine of its nearest chunk to the query."""
+
+    number: int
     cosine: float
 
 
@@ -41,6 +47,23 @@ async def nearest_chunks(
         query,
     )
     return _matches(rows)
+
+
+async def nearest_documents(
+    connection: Connection, collection: Collection, query: Vector, limit: int
+) -> list[NearDocument]:
+    """Return the `limit` documents whose nearest chunk is nearest to `query`, by exact scan.
+
+    Documents of equal distance come in the order of their numbers.
+    """
+    kind = embedding_type(collection.precision, collection.dimensions)
+    rows = await connection.fetch(
+        f"SELECT document_id, min(embedding <=> $1::{kind}) AS distance"
+        f" FROM {_table(collection)} GROUP BY document_id"
+        f" ORDER BY distance, document_id LIMIT {limit:d}",
+        query,
+    )
+    return [NearDocument(row["document_id"], 1.0 - row["distance"]) for row in rows]
 
 
 async def nearest_in_documents(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from benchmarks.data import read_abstracts
 from benchmarks.local import load_model
 from benchmarks.plain import Plain, run_plain
-from memoryd.config import load_settings
+from benchmarks.settings import bench_settings
 from memoryd.embeddings.engine import EmbeddingModel
 from memoryd.embeddings.llama import fastest_weight_type
 from memoryd.models.store import find_model
@@ -20,7 +20,7 @@ _KINDS = {"short": (24, 1_200), "mid": (160, 200), "long": (490, 60)}
 async def run(rounds: int) -> None:
     """Print tokens per second of both and their ratio, the medians of alternating rounds."""
     async with load_model() as model:
-        file = find_model(model.spec.name, load_settings().models_dir, fastest_weight_type())
+        file = find_model(model.spec.name, bench_settings().models_dir, fastest_weight_type())
         if file is None:
             raise RuntimeError("the model was loaded, so its file is there")
         with run_plain(str(file.path)) as plain:

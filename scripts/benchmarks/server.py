@@ -1,7 +1,6 @@
 """A fresh memoryd in a process of its own, over a data directory that is removed afterwards."""
 
 import asyncio
-import os
 import re
 import shutil
 import signal
@@ -17,6 +16,8 @@ from typing import Any
 import aiohttp
 import orjson
 import psutil
+
+from benchmarks.settings import bench_environment
 
 
 @dataclass
@@ -62,7 +63,7 @@ async def run_server(data_dir: Path) -> AsyncIterator[Running]:
         *("-m", "memoryd", "serve", "--port", "0", "--log-level", "warning"),
         *("--data-dir", str(data_dir)),
         stdout=asyncio.subprocess.PIPE,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=bench_environment() | {"PYTHONUNBUFFERED": "1"},
     )
     try:
         url = await _read_url(process)

@@ -1,0 +1,15 @@
+"""Limits of what requests may ask, in one place: those of settings are in config."""
+
+ID_CHARS = 512
+TITLE_CHARS = 10_000
+MIME_TYPE_CHARS = 256
+METADATA_BYTES = 64 << 10
+METADATA_DEPTH = 16
+TAGS = 64
+TAG_CHARS = 128
+PAGE = 1_000
+SEARCH_LIMIT = 1_000
+SEARCH_DEPTH = 10_000
+"""Of offset + limit."""
+GROUP_SIZE = 100
+VECTOR_DIMENSIONS = 16_000
