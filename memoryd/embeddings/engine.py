@@ -3,12 +3,13 @@
 import asyncio
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 from memoryd.embeddings.batcher import Batcher
 from memoryd.embeddings.types import Backend, ModelSpec, Tokens
-from memoryd.errors import InputTooLongError, TooLargeError
+from memoryd.errors import InputTooLongError, StoppingError, TooLargeError
 from memoryd.vectors.similarity import normalize
 from memoryd.vectors.types import Vectors
 
@@ -47,6 +48,8 @@ class EmbeddingModel:
         self.max_tokens = backend.max_tokens
         self.special_tokens = backend.special_tokens
         self._backend = backend
+        self._is_closing = False
+        self._tokenizing = ThreadPoolExecutor(2, thread_name_prefix="tokenizing")
         tokens = max(_BATCH_TOKENS, backend.max_tokens)
         self._batcher = Batcher(
             [
@@ -80,7 +83,8 @@ class EmbeddingModel:
         self._batcher.check_room()
         limit = min(max_tokens or self.max_tokens, self.max_tokens)
         if sum(map(len, texts)) > _INLINE_CHARS:
-            tokenized = await asyncio.to_thread(self._tokenize_all, texts)
+            loop = asyncio.get_running_loop()
+            tokenized = await loop.run_in_executor(self._tokenizing, self._tokenize_all, texts)
         else:
             tokenized = self._tokenize_all(texts)
         room = limit - self.special_tokens
@@ -104,7 +108,12 @@ class EmbeddingModel:
             )
 
     def _tokenize_all(self, texts: Sequence[str]) -> list[Tokens]:
-        return [self._backend.tokenize(text) for text in texts]
+        tokenized = []
+        for text in texts:
+            if self._is_closing:
+                raise StoppingError("memoryd is shutting down")
+            tokenized.append(self._backend.tokenize(text))
+        return tokenized
 
     async def embed_inputs(self, inputs: Sequence[Tokens]) -> Vectors:
         """Return unit vectors of inputs that `encode_document` made, shape (inputs, dimensions)."""
@@ -126,7 +135,9 @@ class EmbeddingModel:
         self._batcher.refuse()
 
     async def close(self) -> None:
-        """Finish what runs and free the model."""
+        """Finish what runs and free the model; no thread of it goes on, or it would crash."""
+        self._is_closing = True
+        await asyncio.to_thread(self._tokenizing.shutdown, cancel_futures=True)
         await self._batcher.close()
         self._backend.close()
 

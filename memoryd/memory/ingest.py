@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memoryd.documents.chunking import ChunkSpan, split
@@ -17,15 +17,13 @@ from memoryd.documents.types import (
 )
 from memoryd.embeddings.engine import EmbeddingModel
 from memoryd.embeddings.types import Tokens
-from memoryd.errors import ConflictError, InvalidInputError, MemorydError, StoppingError
+from memoryd.errors import ConflictError, InvalidInputError, MemorydError
 from memoryd.memory.documents import check_version
 from memoryd.memory.state import Memory
 from memoryd.storage import documents as storage
 from memoryd.vectors.similarity import shorten
 
 logger = logging.getLogger(__name__)
-
-CountTokens = Callable[[str], int]
 
 _DOCUMENTS_OF_A_BATCH = 48
 # A chunk must have room for a few words beside its title.
@@ -82,8 +80,7 @@ async def ingest_document(
     """
     async with memory.document_lock(collection, draft.external_id), memory.ingest_slots:
         for _ in range(_ATTEMPTS):
-            if memory.is_stopping:
-                raise StoppingError("memoryd is shutting down: the document was not stored")
+            memory.check_going_on()
             current = await storage.find_document(memory.database, collection, draft.external_id)
             check_version(current, draft.external_id, version)
             outcome = await _store(memory, collection, draft, current)
@@ -143,22 +140,37 @@ async def _replace(
 async def _prepare_in_thread(
     memory: Memory, model: EmbeddingModel, collection: Collection, draft: Draft
 ) -> _Prepared:
-    def count_tokens(text: str) -> int:
-        if memory.is_stopping:  # a thread can't be canceled, and a book takes seconds
-            raise StoppingError("memoryd is shutting down: the document was not stored")
-        return model.count_tokens(text)
-
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(
-        memory.chunking_threads, _prepare, model, collection, draft, count_tokens
+        memory.chunking_threads, _prepare, memory, model, collection, draft
     )
 
 
 def _prepare(
-    model: EmbeddingModel, collection: Collection, draft: Draft, count_tokens: CountTokens
+    memory: Memory, model: EmbeddingModel, collection: Collection, draft: Draft
 ) -> _Prepared:
     """Cut the text into chunks, and make the model's input of each."""
+
+    def count_tokens(text: str) -> int:
+        memory.check_going_on()  # a thread can't be canceled, and a book takes seconds
+        return model.count_tokens(text)
+
     limit = min(collection.chunking.max_tokens, model.max_tokens)
+    room = _room_beside_title(model, draft, limit)
+    overlap = collection.chunking.overlap_tokens
+    while True:
+        spans = split(
+            draft.text, max_tokens=room, overlap_tokens=overlap, count_tokens=count_tokens
+        )
+        prepared = _encode(memory, model, draft, spans)
+        excess = max(map(len, prepared.inputs), default=0) - limit
+        if excess <= 0:
+            return prepared
+        # The tokens of title and text together are not always the sum of both.
+        room -= excess
+
+
+def _room_beside_title(model: EmbeddingModel, draft: Draft, limit: int) -> int:
     room = limit - len(model.encode_document(draft.title, ""))
     if room < _LEAST_TEXT_TOKENS:
         raise InvalidInputError(
@@ -166,24 +178,15 @@ def _prepare(
             "a collection with a larger chunking.max_tokens",
             "title",
         )
-    while True:
-        spans = split(
-            draft.text,
-            max_tokens=room,
-            overlap_tokens=collection.chunking.overlap_tokens,
-            count_tokens=count_tokens,
-        )
-        prepared = _encode(model, draft, spans)
-        excess = max(map(len, prepared.inputs)) - limit
-        if excess <= 0:
-            return prepared
-        # The tokens of title and text together are not always the sum of both.
-        room -= excess
+    return room
 
 
-def _encode(model: EmbeddingModel, draft: Draft, spans: Sequence[ChunkSpan]) -> _Prepared:
+def _encode(
+    memory: Memory, model: EmbeddingModel, draft: Draft, spans: Sequence[ChunkSpan]
+) -> _Prepared:
     chunks, inputs = [], []
     for position, span in enumerate(spans):
+        memory.check_going_on()
         text = draft.text[span.start_char : span.end_char]
         tokens = model.encode_document(draft.title, text)
         hash_ = chunk_hash(draft.title, text)

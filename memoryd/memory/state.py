@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from memoryd.config import Settings
 from memoryd.documents.types import Collection
 from memoryd.embeddings.engine import Engine
-from memoryd.errors import OverloadedError
+from memoryd.errors import OverloadedError, StoppingError
 from memoryd.storage.database import Database
 
 # Enough documents under way to keep the engine busy while others are written.
@@ -79,8 +79,17 @@ class Memory:
         return await asyncio.shield(task)
 
     async def stop(self) -> None:
-        """End what still runs: transactions that are open are rolled back."""
+        """End what still runs: transactions that are open are rolled back.
+
+        Afterwards no thread of ingest uses a model, so that models can be freed.
+        """
+        self.is_stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.chunking_threads.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self.chunking_threads.shutdown, cancel_futures=True)
+
+    def check_going_on(self) -> None:
+        """Raise StoppingError once memoryd is shutting down; for loops in threads."""
+        if self.is_stopping:
+            raise StoppingError("memoryd is shutting down: the document was not stored")
