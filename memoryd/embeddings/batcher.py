@@ -11,7 +11,8 @@ import asyncio
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -198,16 +199,23 @@ class Batcher:
         self._dimensions = dimensions
         self._max_waiting = max_waiting_requests
         self._is_refusing = False
+        self._admitted = 0
         self._bulk = _Queue(lanes, "bulk", lambda _tokens: 1)
         self._queries = _Queue([query_lane], "query", self._query_threads)
 
     def _query_threads(self, tokens: int) -> int:
         return len(self._bulk.lanes) if tokens >= _WIDE_TOKENS and self._bulk.is_idle else 1
 
-    def check_room(self) -> None:
-        """Raise OverloadedError where too many requests wait."""
-        if len(self._bulk.waiting) >= self._max_waiting:
-            raise OverloadedError("too many requests wait for the engine: try again in a second")
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Count a request while it waits for vectors; raise OverloadedError over the limit."""
+        if self._admitted >= self._max_waiting:
+            raise OverloadedError("too many requests wait for the engine: try again in a moment")
+        self._admitted += 1
+        try:
+            yield
+        finally:
+            self._admitted -= 1
 
     async def embed(self, inputs: Sequence[Tokens]) -> Vectors:
         """Return the pooled embeddings of `inputs`, shape (len(inputs), dimensions).

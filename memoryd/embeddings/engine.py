@@ -80,25 +80,27 @@ class EmbeddingModel:
         Batcher.embed raises.
         """
         self._check_count(len(texts))
-        self._batcher.check_room()
         limit = min(max_tokens or self.max_tokens, self.max_tokens)
-        if sum(map(len, texts)) > _INLINE_CHARS:
-            loop = asyncio.get_running_loop()
-            tokenized = await loop.run_in_executor(self._tokenizing, self._tokenize_all, texts)
-        else:
-            tokenized = self._tokenize_all(texts)
-        room = limit - self.special_tokens
-        lengths = [len(tokens) for tokens in tokenized]
-        truncated = sum(length > room for length in lengths)
-        if truncated and not truncate:
-            raise InputTooLongError(
-                f"the input has {max(lengths) + self.special_tokens} tokens, "
-                f"the model takes {limit}",
-                "input",
-            )
-        inputs = [self._backend.wrap(tokens[:room]) for tokens in tokenized]
-        vectors = await self.embed_inputs(inputs)
+        with self._batcher.admitted():
+            tokenized = await self._tokenize(texts)
+            room = limit - self.special_tokens
+            lengths = [len(tokens) for tokens in tokenized]
+            truncated = sum(length > room for length in lengths)
+            if truncated and not truncate:
+                raise InputTooLongError(
+                    f"the input has {max(lengths) + self.special_tokens} tokens, "
+                    f"the model takes {limit}",
+                    "input",
+                )
+            inputs = [self._backend.wrap(tokens[:room]) for tokens in tokenized]
+            vectors = await self.embed_inputs(inputs)
         return Embeddings(vectors, sum(map(len, inputs)), truncated)
+
+    async def _tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        if sum(map(len, texts)) <= _INLINE_CHARS:
+            return self._tokenize_all(texts)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenizing, self._tokenize_all, texts)
 
     def _check_count(self, count: int) -> None:
         most = _MAX_VECTOR_BYTES // (4 * self.dimensions)

@@ -221,8 +221,6 @@ VECTOR = [1.0] + [0.0] * (DIMENSIONS - 1)
         ({"query": {"vector": []}}, 400, "query.vector", "invalid_value"),
         ({"query": {"vector": VECTOR[1:]}}, 400, "query.vector", "invalid_value"),
         ({"query": {"vector": [0.0] * DIMENSIONS}}, 400, "query.vector", "invalid_value"),
-        ({"query": {"vector": [1e-60] * DIMENSIONS}}, 400, "query.vector", "invalid_value"),
-        ({"query": {"vector": [1e60] * DIMENSIONS}}, 400, "query.vector", "invalid_value"),
         ({"query": {"vector": [*VECTOR[1:], None]}}, 400, "query.vector[15]", "invalid_value"),
         ({"query": {"vector": [*VECTOR[1:], "1"]}}, 400, "query.vector[15]", "invalid_value"),
         ({"query": {"vector": VECTOR, "x": 1}}, 400, "query.x", "unknown_field"),

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from memoryd.postgres.server import app_url
 
@@ -24,6 +25,12 @@ class MemorydProcess:
     url: str
     data_dir: Path
     started_in_s: float
+    log: IO[bytes]
+
+    @property
+    def said(self) -> str:
+        """What it has written to its log."""
+        return os.pread(self.log.fileno(), 1 << 24, 0).decode(errors="replace")
 
     @property
     def dsn(self) -> str:
@@ -64,7 +71,7 @@ async def serving(data_dir: Path, models_dir: Path) -> AsyncIterator[MemorydProc
             if url is None:
                 log.seek(0)
                 raise AssertionError(log.read().decode(errors="replace"))
-            yield MemorydProcess(process, url, data_dir, time.monotonic() - started)
+            yield MemorydProcess(process, url, data_dir, time.monotonic() - started, log)
         finally:
             if process.returncode is None:
                 process.terminate()

@@ -13,7 +13,7 @@ from servers import Databases
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from memoryd.documents.types import Chunking, Collection
-from memoryd.errors import DatabaseError
+from memoryd.errors import DatabaseError, MemorydError
 from memoryd.storage import collections
 from memoryd.storage.database import Database, open_database
 from memoryd.storage.migrate import (
@@ -319,6 +319,6 @@ async def test_a_collection_that_fails_to_be_made_leaves_nothing_behind(
     database: Database, connection: asyncpg.Connection
 ) -> None:
     await connection.execute("CREATE SCHEMA c_1; CREATE TABLE c_1.documents (x int)")
-    with pytest.raises((asyncpg.PostgresError, DatabaseError)):
+    with pytest.raises(MemorydError):
         await make(database, "kb")
     assert await connection.fetchval("SELECT count(*) FROM memoryd.collections") == 0

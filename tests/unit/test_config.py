@@ -28,6 +28,7 @@ def test_the_file_can_be_named_by_a_variable(tmp_path: Path) -> None:
         ({"max_body_bytes": 0}, {}, "", "option --max-body-bytes"),
         ({}, {"MEMORYD_PORT": "70000"}, "", "variable MEMORYD_PORT"),
         ({}, {"MEMORYD_LOG_LEVEL": "loud"}, "", "variable MEMORYD_LOG_LEVEL"),
+        ({}, {"MEMORYD_DATA_DIR": "~nobody-here/x"}, "", "variable MEMORYD_DATA_DIR: .*~nobody"),
         ({}, {}, "port = -1", "key 'port' in "),
         ({}, {}, "prot = 1", "key 'prot' in "),
         ({}, {}, "port =", "is not TOML"),
@@ -50,6 +51,30 @@ def test_a_wrong_setting_is_named_with_where_it_was_set(
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"cannot read .*missing\.toml"):
         load_settings(config=tmp_path / "missing.toml", environment={})
+
+
+def test_an_empty_variable_counts_as_absent(tmp_path: Path) -> None:
+    config = tmp_path / "memoryd.toml"
+    config.write_text('data_dir = "/srv/memoryd"')
+    names = ("CONFIG", "DATA_DIR", "PORT", "DATABASE_URL", "HOST")
+    settings = load_settings(config=config, environment={f"MEMORYD_{name}": "" for name in names})
+    assert settings == load_settings(config=config, environment={})
+    assert settings.data_dir == Path("/srv/memoryd")
+
+
+def test_paths_begin_at_home_or_where_memoryd_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, work = tmp_path / "home", tmp_path / "work"
+    home.mkdir()
+    work.mkdir()
+    (home / "memoryd.toml").write_text('data_dir = "~/data"')
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(work)
+    environment = {"MEMORYD_MODELS_DIR": "models"}
+    settings = load_settings(config=Path("~/memoryd.toml"), environment=environment)
+    assert (settings.data_dir, settings.models_dir) == (home / "data", work / "models")
+    assert load_settings({"data_dir": Path("../x")}).data_dir.is_absolute()
 
 
 def test_secrets_are_not_printed() -> None:
