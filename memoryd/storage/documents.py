@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 import pgvector
@@ -150,14 +151,7 @@ async def insert_document(
             " VALUES ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9, now(), now())"
             " ON CONFLICT (external_id) DO NOTHING RETURNING id",
             draft.external_id,
-            draft.content_hash,
-            draft.title,
-            draft.text,
-            draft.mime_type,
-            draft.language,
-            draft.metadata,
-            draft.tags,
-            len(chunks),
+            *_written(draft, chunks),
         )
         if number is None:
             return None
@@ -188,14 +182,7 @@ async def replace_document(
             " RETURNING version",
             current.number,
             current.version,
-            draft.content_hash,
-            draft.title,
-            draft.text,
-            draft.mime_type,
-            draft.language,
-            draft.metadata,
-            draft.tags,
-            len(chunks),
+            *_written(draft, chunks),
         )
         if version is None:
             return None
@@ -234,6 +221,20 @@ async def delete_document(database: Database, collection: Collection, current: D
             current.version,
         )
     return bool(deleted)
+
+
+def _written(draft: Draft, chunks: Sequence[Chunk]) -> tuple[Any, ...]:
+    """Return content_hash, title, text, mime_type, language, metadata, tags and chunk_count."""
+    return (
+        draft.content_hash,
+        draft.title,
+        draft.text,
+        draft.mime_type,
+        draft.language,
+        draft.metadata,
+        draft.tags,
+        len(chunks),
+    )
 
 
 async def _move_kept(
