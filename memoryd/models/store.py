@@ -99,8 +99,17 @@ async def _locked(path: Path) -> AsyncIterator[None]:
 
 
 def _open_lock(path: Path) -> IO[bytes]:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_directory(path.parent)
     return path.open("wb")
+
+
+def _make_directory(directory: Path) -> None:
+    """Make what is missing of a path; others may pass through it, and list nothing.
+
+    It may be the first to make the data directory, which the system user of Postgres must pass.
+    """
+    for path in reversed([directory, *directory.parents]):
+        path.mkdir(mode=0o711, exist_ok=True)
 
 
 def _take(lock: IO[bytes]) -> bool:

@@ -1,6 +1,7 @@
 import asyncio
 import os
 import signal
+import stat
 import sys
 from pathlib import Path
 
@@ -160,3 +161,12 @@ async def test_an_unknown_model_is_not_looked_for(hub: LocalHub, tmp_path: Path)
         await ensure_model("no-such-model", tmp_path, WEIGHT_TYPE)
     assert not hub.requested
     assert not names_in(tmp_path)
+
+
+@pytest.mark.usefixtures("package")
+async def test_directories_that_are_made_for_models_list_nothing_to_others(
+    no_hub: str, tmp_path: Path
+) -> None:
+    await ensure_model("all-minilm", tmp_path / "data" / "models", WEIGHT_TYPE)
+    for made in (tmp_path / "data", tmp_path / "data" / "models"):
+        assert stat.S_IMODE(made.stat().st_mode) == 0o711
