@@ -1,5 +1,6 @@
 """What the fixtures hand out: databases to make, servers to ask."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -41,7 +42,14 @@ class Databases:
         try:
             yield name
         finally:
-            await self.run(f"DROP DATABASE {name} WITH (FORCE)")
+            await self._drop(name)
+
+    async def _drop(self, name: str) -> None:
+        while True:
+            try:
+                return await self.run(f"DROP DATABASE {name} WITH (FORCE)")
+            except asyncpg.InsufficientPrivilegeError:
+                await asyncio.sleep(0.1)  # an autovacuum worker is in it, which is a superuser's
 
 
 @dataclass(frozen=True)
