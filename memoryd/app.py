@@ -4,22 +4,19 @@ import asyncio
 import ipaddress
 import logging
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from aiohttp import web
 
 from memoryd.api.routes import build_app
 from memoryd.config import Settings
-from memoryd.embeddings.engine import Engine, Loader
-from memoryd.embeddings.llama import LlamaBackend, fastest_weight_type
-from memoryd.embeddings.types import ModelSpec
+from memoryd.embeddings.engine import Engine, EngineLimits, Loader
 from memoryd.errors import SetupError
 from memoryd.memory.collections import ensure_default
+from memoryd.memory.models import ModelLoader
 from memoryd.memory.state import Memory
-from memoryd.models.catalog import find_entry
-from memoryd.models.store import ensure_model
 from memoryd.postgres.server import Server, run_server
 from memoryd.storage.database import open_database
 
@@ -29,41 +26,9 @@ logger = logging.getLogger(__name__)
 # With half a second for Postgres, all is over in less than two.
 _REFUSE_AFTER_S = 0.9
 _CUT_AFTER_S = 1.3
-_PROGRESS_STEP_BYTES = 10 << 20
-
-
-class GalleryLoader:
-    """Load the models of the gallery from the models directory, fetching what isn't there."""
-
-    def __init__(self, models_dir: Path) -> None:
-        """Take the models directory; nothing is read yet."""
-        self._models_dir = models_dir
-
-    def resolve(self, name: str) -> str:
-        """Return the gallery's name of the model, or raise ModelNotFoundError."""
-        return find_entry(name).name
-
-    async def load(self, name: str) -> tuple[ModelSpec, LlamaBackend]:
-        """Load the model's file; raise ModelFileError where it can't be had."""
-        file = await ensure_model(name, self._models_dir, fastest_weight_type(), _DownloadLog())
-        backend = await asyncio.to_thread(LlamaBackend, file.path)
-        entry = file.entry
-        return ModelSpec(entry.name, entry.query_prefix, entry.document_prefix), backend
-
-
-class _DownloadLog:
-    """Log a download every few megabytes."""
-
-    def __init__(self) -> None:
-        self._told = 0
-
-    def __call__(self, step: str, done_bytes: int, total_bytes: int | None) -> None:
-        if done_bytes < self._told:
-            self._told = 0
-        if done_bytes - self._told >= _PROGRESS_STEP_BYTES:
-            self._told = done_bytes
-            total = f" of {total_bytes >> 20}" if total_bytes else ""
-            logger.info("%s: %d%s MB", step, done_bytes >> 20, total)
+# How long a thread may keep Python's lock from another: a tenth of the usual. Those that chunk and
+# tokenize would hold up those that encode and answer.
+_SWITCH_INTERVAL_S = 0.0005
 
 
 @asynccontextmanager
@@ -76,7 +41,7 @@ async def open_memory(
     """
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(
-            Engine(loader or GalleryLoader(settings.models_dir), settings.max_waiting_requests)
+            Engine(loader or ModelLoader.of(settings), _limits(settings))
         )
         loading = asyncio.create_task(engine.model(settings.model))
         stack.callback(loading.cancel)
@@ -94,6 +59,15 @@ async def open_memory(
         stack.push_async_callback(memory.stop)
         await ensure_default(memory)
         yield memory, server
+
+
+def _limits(settings: Settings) -> EngineLimits:
+    return EngineLimits(
+        max_waiting_requests=settings.max_waiting_requests,
+        memory_bytes=settings.memory_budget_bytes,
+        long_input_bytes=settings.long_input_bytes,
+        keep_alive_s=settings.keep_alive_s,
+    )
 
 
 @asynccontextmanager
@@ -160,6 +134,7 @@ def _is_loopback(host: str) -> bool:
 async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """Run memoryd until SIGINT or SIGTERM; `announce` is called with the URL once it listens."""
     check_exposure(settings)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     main = asyncio.current_task()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, main.cancel)  # type: ignore[union-attr] # inside a coroutine there is a task

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from memoryd.errors import SetupError
+from memoryd.machine import memory_bytes
 
 ENVIRONMENT_PREFIX = "MEMORYD_"
 
@@ -44,6 +45,37 @@ class Settings(BaseModel):
         None, description="Your own Postgres (with pgvector) instead of the embedded one."
     )
     model: str = Field("all-minilm", description="Embedding model of new collections.")
+    memory_budget_bytes: int = Field(
+        default_factory=lambda: memory_bytes() // 2,
+        gt=0,
+        description="Bytes that all loaded models may take; those that nobody uses leave before.",
+    )
+    long_input_bytes: int = Field(
+        default_factory=lambda: memory_bytes() // 2,
+        gt=0,
+        description="Bytes that one long input may take beside the models; a longer one is too "
+        "long.",
+    )
+    auto_pull: bool = Field(
+        False,
+        description="Whether a model of the gallery that isn't here is fetched when a request "
+        "names it.",
+    )
+    keep_alive_s: float = Field(
+        300,
+        description="Seconds that a model stays after its last use; negative: for ever. "
+        "One that a collection works with stays.",
+    )
+    gpu_layers: int = Field(
+        0, ge=-1, description="Layers of each model that go on the GPU; -1: all."
+    )
+    measure_models: bool = Field(
+        True, description="Whether a new model is measured for some seconds, to run it the fastest."
+    )
+    pad_dimensions: bool = Field(
+        False,
+        description="Whether vectors are padded with zeros where more dimensions are asked for.",
+    )
     api_key: SecretStr | None = Field(
         None, description="Key that clients must send; needed to listen beyond this machine."
     )

@@ -11,8 +11,10 @@ MemorydError
 ├── NotFoundError               a collection, document or path that doesn't exist
 │   └── ModelNotFoundError      a model that memoryd doesn't know or doesn't have
 ├── ConflictError               a name taken, a version that doesn't match, a thing in use
+├── ModelKindError              a reranker asked for vectors, or an embedding model for scores
 ├── UnavailableError            can't serve now; `retry_after_s` says when to come back
 │   ├── OverloadedError         too many requests are waiting
+│   │   └── OutOfMemoryError    there is no room for another model, or for so long an input
 │   ├── StoppingError           memoryd is shutting down
 │   └── DatabaseUnavailableError  Postgres is restarting or unreachable
 ├── StorageFullError            the disk of the database is full
@@ -89,6 +91,10 @@ class ConflictError(MemorydError):
         self.param = param
 
 
+class ModelKindError(MemorydError):
+    """Report a reranker that was asked for vectors, or an embedding model asked for scores."""
+
+
 class UnavailableError(MemorydError):
     """Report that this can't be served now; `retry_after_s` says when to come back."""
 
@@ -99,6 +105,10 @@ class UnavailableError(MemorydError):
 
 class OverloadedError(UnavailableError):
     """Report that too many requests are waiting."""
+
+
+class OutOfMemoryError(OverloadedError):
+    """Report that there is no room for another model or for a long input, with the numbers."""
 
 
 class StoppingError(UnavailableError):

@@ -41,6 +41,8 @@ log_level = "warning"
 
 _DEFAULTS_BY_USER = {
     "data_dir": "`$XDG_DATA_HOME/memoryd` (`~/.local/share/memoryd`); as root `/var/lib/memoryd`",
+    "long_input_bytes": "half of the machine's memory",
+    "memory_budget_bytes": "half of the machine's memory",
     "models_dir": "`models` in the default `data_dir`, wherever `data_dir` is",
 }
 

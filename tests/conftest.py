@@ -15,11 +15,13 @@ from servers import Databases, Running, Serve
 from toys import ToyLoader
 from wire import Client
 
-from memoryd.app import GalleryLoader, listen
+from memoryd.app import listen
 from memoryd.config import Settings
-from memoryd.embeddings.engine import EmbeddingModel, Engine
-from memoryd.embeddings.llama import fastest_weight_type
+from memoryd.embeddings.engine import Engine, EngineLimits
+from memoryd.embeddings.library import fastest_weight_type
+from memoryd.embeddings.model import EmbeddingModel
 from memoryd.memory.collections import ensure_default
+from memoryd.memory.models import ModelLoader
 from memoryd.memory.state import Memory
 from memoryd.models.store import ensure_model
 from memoryd.postgres.server import Server, run_server
@@ -71,7 +73,7 @@ async def model_file(models_dir: Path) -> Path:
 @pytest_asyncio.fixture(scope="session")
 async def engine(models_dir: Path, model_file: Path) -> AsyncIterator[Engine]:
     """Give an engine with the real default model."""
-    async with Engine(GalleryLoader(models_dir)) as engine:
+    async with Engine(ModelLoader(models_dir)) as engine:
         yield engine
 
 
@@ -154,7 +156,7 @@ def serve(databases: Databases, models_dir: Path) -> Serve:
             if engine is None:
                 loader = ToyLoader(models_dir)
                 waiting = chosen.max_waiting_requests
-                engine = await stack.enter_async_context(Engine(loader, waiting))
+                engine = await stack.enter_async_context(Engine(loader, EngineLimits(waiting)))
             await engine.model(chosen.model)
             storage = await stack.enter_async_context(
                 open_database(dsn, max_connections=database_connections)

@@ -262,4 +262,5 @@ class SearchBody(Body):
     score_threshold: float | None = Field(None, ge=-1, le=1)
     group_by: Literal["document"] | None = "document"
     group_size: int = Field(3, ge=1, le=limits.GROUP_SIZE)
+    instruction: NotBlank | None = None
     with_: WithBody = Field(default_factory=WithBody, alias="with")

@@ -47,8 +47,10 @@ FAULTS: dict[type[errors.MemorydError], Fault] = {
     errors.NotFoundError: Fault(404, "not_found_error", "not_found"),
     errors.ConflictError: Fault(409, _INVALID, "conflict"),
     errors.EmbeddingError: Fault(400, _INVALID, "invalid_value"),
+    errors.ModelKindError: Fault(501, "not_supported_error", "wrong_model"),
     errors.UnavailableError: Fault(503, "api_error", "overloaded"),
     errors.StorageFullError: Fault(507, "api_error", "storage_full"),
+    errors.ModelFileError: Fault(501, "api_error", "model_unusable"),
     errors.SetupError: Fault(503, "api_error", "overloaded"),
     errors.MemorydError: Fault(500, "api_error", "internal_error"),
 }
@@ -99,12 +101,16 @@ def error_response(request: web.Request, error: errors.MemorydError) -> web.Resp
     response = json_response(body, status=fault.status)
     if isinstance(error, errors.UnavailableError):
         response.headers["Retry-After"] = str(error.retry_after_s)
+    if fault.status == 501:
+        response.headers["x-should-retry"] = "false"  # OpenAI's clients try others of 5xx again
     return response
 
 
 def _ollama_text(error: errors.MemorydError) -> str:
     if isinstance(error, errors.ModelNotFoundError) and error.model:
         return f'model "{error.model}" not found, try pulling it first'
+    if isinstance(error, errors.EmbeddingError):
+        return f"embedding contains NaN or Inf values: input {error.index}"
     return _OLLAMA_TEXTS.get(type(error), error.message)
 
 

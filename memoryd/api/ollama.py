@@ -7,9 +7,13 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
 from memoryd.api.bodies import parse, read_lenient_json
+from memoryd.api.durations import parse_keep_alive
+from memoryd.api.embedding import add_notes, refuse_images
 from memoryd.api.errors import json_response
 from memoryd.api.state import MEMORY
+from memoryd.embeddings.model import EmbeddingModel
 from memoryd.errors import InvalidInputError, NotFoundError
+from memoryd.memory.embed import EmbedOptions
 from memoryd.memory.embed import embed as embed_texts
 
 
@@ -23,6 +27,9 @@ class EmbedBody(BaseModel):
     truncate: bool | None = None
     dimensions: int | None = None
     options: dict[str, Any] | None = None
+    keep_alive: Any = None
+    prompt_name: str | None = None
+    instruction: str | None = None
 
 
 async def embed(request: web.Request) -> web.Response:
@@ -33,29 +40,38 @@ async def embed(request: web.Request) -> web.Response:
     texts = _texts(body.input)
     if not body.model:
         raise NotFoundError("model '' not found", "model")
-    model = await memory.engine.model(body.model)
-    loaded = time.perf_counter_ns()
-    if not texts:  # it loads the model, and nothing else
+    keep_alive_s = parse_keep_alive(body.keep_alive)
+    if not texts and keep_alive_s == 0:  # it unloads the model, and nothing else
+        memory.engine.expire(body.model)
         return json_response({"model": body.model, "embeddings": []})
-    embeddings = await embed_texts(
-        memory,
-        body.model,
-        texts,
-        truncate=body.truncate is not False,
-        dimensions=body.dimensions if body.dimensions and body.dimensions > 0 else None,
-        max_tokens=_context(body.options, model.special_tokens),
-    )
+    asked = time.perf_counter_ns()
+    async with memory.engine.using(body.model, keep_alive_s) as model:
+        loaded = time.perf_counter_ns()
+        if not texts:  # it loads the model, and nothing else
+            return json_response({"model": body.model, "embeddings": []})
+        options = _options(body, model)
+        embeddings = await embed_texts(memory, model, texts, options)
     response = json_response(
         {
             "model": body.model,
             "embeddings": embeddings.vectors,
             "total_duration": time.perf_counter_ns() - started,
-            "load_duration": loaded - started,
+            "load_duration": loaded - asked,
             "prompt_eval_count": embeddings.token_count,
         }
     )
-    response.headers["X-Truncated-Inputs"] = str(embeddings.truncated)
+    add_notes(response, model, embeddings, options.dimensions)
     return response
+
+
+def _options(body: EmbedBody, model: EmbeddingModel) -> EmbedOptions:
+    return EmbedOptions(
+        truncate=body.truncate is not False,
+        dimensions=body.dimensions if body.dimensions and body.dimensions > 0 else None,
+        max_tokens=_context(body.options, model.special_tokens),
+        prompt=body.prompt_name,
+        instruction=body.instruction,
+    )
 
 
 def _fold_keys(value: Any) -> Any:
@@ -67,6 +83,7 @@ def _texts(value: Any) -> list[str]:
     if value is None or value == "":
         return []
     texts = [value] if isinstance(value, str) else value
+    refuse_images(texts)
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise InvalidInputError("invalid input type", "input")
     return texts

@@ -1,6 +1,7 @@
 """OpenAI's dialect (platform.openai.com/docs/api-reference/embeddings)."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,14 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
 from memoryd.api.bodies import parse, read_lenient_json
+from memoryd.api.embedding import add_notes, refuse_images
 from memoryd.api.errors import json_response
 from memoryd.api.state import MEMORY
+from memoryd.embeddings.types import Input
 from memoryd.errors import InvalidInputError, MissingFieldError, TooLargeError
-from memoryd.memory.embed import embed
+from memoryd.memory.embed import MAX_PADDED_DIMENSIONS, EmbedOptions, embed
 from memoryd.memory.state import Memory
+from memoryd.models.catalog import OPENAI_NAMES
 from memoryd.vectors.types import Vectors
 
 
@@ -26,21 +30,30 @@ class EmbeddingsBody(BaseModel):
     encoding_format: str | None = None
     dimensions: int | None = None
     truncate: bool | None = None
+    prompt_name: str | None = None
+    instruction: str | None = None
 
 
 async def embeddings(request: web.Request) -> web.Response:
     """POST /v1/embeddings."""
     memory = request.app[MEMORY]
     body = parse(EmbeddingsBody, await read_lenient_json(request))
-    texts = _texts(memory, body.input)
+    refuse_images(body.input)
+    inputs = _inputs(memory, body.input)
     if not body.model:
         raise MissingFieldError("you must provide a model parameter", "model")
+    if body.model.strip().lower() in OPENAI_NAMES:
+        _refuse_tokens(body.model, inputs)
     encoding = _encoding(body.encoding_format)
-    model = await memory.engine.model(body.model)
-    dimensions = _dimensions(body.dimensions, model.dimensions)
-    embedded = await embed(
-        memory, body.model, texts, truncate=body.truncate is not False, dimensions=dimensions
-    )
+    async with memory.engine.using(body.model) as model:
+        most = MAX_PADDED_DIMENSIONS if memory.settings.pad_dimensions else model.dimensions
+        options = EmbedOptions(
+            truncate=body.truncate is not False,
+            dimensions=_dimensions(body.dimensions, most),
+            prompt=body.prompt_name,
+            instruction=body.instruction,
+        )
+        embedded = await embed(memory, model, inputs, options)
     rows = _base64(embedded.vectors) if encoding == "base64" else list(embedded.vectors)
     response = json_response(
         {
@@ -56,29 +69,55 @@ async def embeddings(request: web.Request) -> web.Response:
             },
         }
     )
-    response.headers["X-Truncated-Inputs"] = str(embedded.truncated)
+    add_notes(response, model, embedded, options.dimensions)
     return response
 
 
-def _texts(memory: Memory, value: Any) -> list[str]:
+def _inputs(memory: Memory, value: Any) -> list[Input]:
+    """Return the inputs: a text or a list of them, token ids, lists of ids, or mixed prompts."""
     if value is None:
         raise MissingFieldError("input is required", "input")
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not texts:
+    inputs = [value] if _is_one_input(value) else value
+    if not isinstance(inputs, list) or not inputs:
         raise InvalidInputError("input must be a string or a list of strings", "input")
-    if len(texts) > memory.settings.max_inputs:
+    if len(inputs) > memory.settings.max_inputs:
         raise TooLargeError(
-            f"input has {len(texts)} items, more than max_inputs = {memory.settings.max_inputs}",
+            f"input has {len(inputs)} items, more than max_inputs = {memory.settings.max_inputs}",
             "input",
         )
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
+    for index, item in enumerate(inputs):
+        if not _is_one_input(item):
             raise InvalidInputError(
-                f"input[{index}] is not a string; token ids are not served: with LangChain, pass "
-                "check_embedding_ctx_length=False",
+                f"input[{index}] must be a string or a list of token ids", f"input[{index}]"
+            )
+    return inputs
+
+
+def _refuse_tokens(model: str, inputs: Sequence[Input]) -> None:
+    """Refuse ids that are OpenAI's: as those of the model behind the name they mean other words."""
+    for index, item in enumerate(inputs):
+        if not isinstance(item, str):
+            raise InvalidInputError(
+                f"input[{index}] has token ids of {model}, which mean other words to the model "
+                "behind that name. With LangChain's OpenAIEmbeddings pass "
+                "check_embedding_ctx_length=False, so that it sends texts",
                 f"input[{index}]",
             )
-    return texts
+
+
+def _is_one_input(value: Any) -> bool:
+    """Say whether `value` is a text, or a list that has ids in it and so is one input."""
+    if isinstance(value, str):
+        return True
+    return (
+        isinstance(value, list)
+        and all(map(_is_text_or_id, value))
+        and not all(isinstance(part, str) for part in value)
+    )
+
+
+def _is_text_or_id(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _encoding(given: str | None) -> str:
@@ -92,9 +131,9 @@ def _encoding(given: str | None) -> str:
     return encoding
 
 
-def _dimensions(given: int | None, native: int) -> int | None:
-    if given is not None and not 1 <= given <= native:
-        raise InvalidInputError(f"dimensions must be from 1 to {native}", "dimensions")
+def _dimensions(given: int | None, most: int) -> int | None:
+    if given is not None and not 1 <= given <= most:
+        raise InvalidInputError(f"dimensions must be from 1 to {most}", "dimensions")
     return given
 
 

@@ -40,6 +40,8 @@ async def _search(request: web.Request, body: SearchBody) -> web.Response:
         raise InvalidInputError(f"mode: {body.mode!r} is not served yet, 'dense' is", "mode")
     if body.offset + body.limit > limits.SEARCH_DEPTH:
         raise TooLargeError(f"offset + limit can be {limits.SEARCH_DEPTH} at most", "offset")
+    if body.instruction and isinstance(body.query, VectorQuery):
+        raise InvalidInputError("instruction goes with a query that is text", "instruction")
     collection = await find(request)
     query = Query(
         text=body.query if isinstance(body.query, str) else "",
@@ -49,6 +51,7 @@ async def _search(request: web.Request, body: SearchBody) -> web.Response:
         score_threshold=body.score_threshold,
         group_size=body.group_size if body.group_by else None,
         with_vectors=body.with_.vector,
+        instruction=body.instruction,
     )
     results = await run_search(request.app[MEMORY], collection, query)
     return json_response(_as_json(collection, results, body.with_))

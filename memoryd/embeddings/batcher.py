@@ -5,6 +5,9 @@ go in, `call_soon_threadsafe` brings vectors back. No timers: a batch is what wa
 free. Bulk has one lane per core with one thread each. Queries have a lane of their own, so that a
 search never waits behind bulk; a long one uses all cores while no bulk runs. Threads of one batch
 wait for each other at barriers, and so for cores that something else keeps busy.
+
+An input that is longer than a batch gets a lane made for it, which is freed after; one at a time,
+since such a lane takes much memory.
 """
 
 import asyncio
@@ -17,7 +20,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from memoryd.embeddings.types import Lane, Tokens
+from memoryd.embeddings.lanes import LaneApart, Lanes, encode_safely
+from memoryd.embeddings.threads import run_to_end
+from memoryd.embeddings.types import Backend, Lane, Pooling, Tokens
 from memoryd.errors import EmbeddingError, MemorydError, OverloadedError, StoppingError
 from memoryd.vectors.types import Vectors
 
@@ -26,6 +31,7 @@ _STOPPING = "memoryd is shutting down"
 _CUT_AHEAD = 2
 # Below this a batch is too small to be worth splitting over the lanes.
 _SMALLEST_BUDGET = 64
+_NOTHING: Vectors = np.empty(0, dtype=np.float32)
 # What takes the query lane while nothing else runs: a few milliseconds of work.
 _LONE_TOKENS, _LONE_INPUTS = 64, 8
 # From so many tokens on a query gains by more threads than one; below, barriers cost more.
@@ -35,15 +41,16 @@ _WIDE_TOKENS = 64
 class _Request:
     """Follow the inputs of one caller until all their vectors are there."""
 
-    def __init__(self, inputs: Sequence[Tokens], dimensions: int) -> None:
+    def __init__(self, inputs: Sequence[Tokens], indices: Sequence[int]) -> None:
         # Longest first: inputs of like length share a batch, and the short ones fill the end.
         self.rows = sorted(range(len(inputs)), key=lambda row: -len(inputs[row]))
         self.inputs = inputs
+        self.indices = indices
         self.taken = 0
         self.missing = len(inputs)
         self.waiting_tokens = sum(map(len, inputs))
-        self.vectors = np.empty((len(inputs), dimensions), dtype=np.float32)
-        self.done: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
+        self.vectors: list[Vectors] = [_NOTHING] * len(inputs)
+        self.done: asyncio.Future[list[Vectors]] = asyncio.get_running_loop().create_future()
 
     @property
     def next_row(self) -> int | None:
@@ -52,24 +59,36 @@ class _Request:
             return None
         return self.rows[self.taken]
 
-    def receive(self, row: int, vector: Vectors) -> None:
+    def receive(self, row: int, result: Vectors | Exception) -> None:
         if self.done.done():
             return
-        if not np.isfinite(vector).all():
-            message = f"the model gave no finite vector for input {row}"
-            self.done.set_exception(EmbeddingError(message, row))
+        try:
+            self.vectors[row] = _checked(result, self.indices[row])
+        except MemorydError as error:
+            self.done.set_exception(error)
             return
-        self.vectors[row] = vector
         self.missing -= 1
         if self.missing == 0:
             self.done.set_result(self.vectors)
 
+    def refuse(self) -> None:
+        if not self.done.done():
+            self.done.set_exception(StoppingError(_STOPPING))
 
-@dataclass
+
+def _checked(result: Vectors | Exception, index: int) -> Vectors:
+    """Return what a lane gave for the input at `index`, or raise what is wrong with it."""
+    if isinstance(result, Exception):
+        raise MemorydError(f"the engine failed at input {index}: {result}") from result
+    if not np.isfinite(result).all():
+        raise EmbeddingError(f"the model gave no finite vector for input {index}", index)
+    return result
+
+
+@dataclass(eq=False)
 class _Batch:
     parts: list[tuple[_Request, int]] = field(default_factory=list)
     tokens: int = 0
-    threads: int = 1
 
     def fill(self, request: _Request, max_tokens: int, max_sequences: int) -> bool:
         """Take inputs of `request` as long as they fit; say whether any did."""
@@ -92,11 +111,18 @@ class _Batch:
 class _Queue:
     """Cut the waiting requests into batches for lanes that work side by side."""
 
-    def __init__(self, lanes: Sequence[Lane], name: str, threads_for: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        name: str,
+        batch_tokens: int,
+        threads_for: Callable[[int], int],
+    ) -> None:
         self.lanes = lanes
+        self._batch_tokens = batch_tokens
         self._threads_for = threads_for
         self.waiting: deque[_Request] = deque()
-        self.in_flight = 0
+        self._running: set[_Batch] = set()
         self._loop = asyncio.get_running_loop()
         self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._threads = [
@@ -108,7 +134,7 @@ class _Queue:
 
     @property
     def is_idle(self) -> bool:
-        return not self.in_flight and not self.waiting
+        return not self._running and not self.waiting
 
     def add(self, request: _Request) -> None:
         self.waiting.append(request)
@@ -116,15 +142,11 @@ class _Queue:
 
     def _feed(self) -> None:
         """Hand batches to the lanes until each has what it runs and the next one."""
-        while self.waiting and self.in_flight < self._most_in_flight:
+        while self.waiting and len(self._running) < len(self.lanes) * _CUT_AHEAD:
             batch = self._cut()
             if batch.parts:
-                self.in_flight += 1
+                self._running.add(batch)
                 self._batches.put(batch)
-
-    @property
-    def _most_in_flight(self) -> int:
-        return len(self.lanes) * _CUT_AHEAD
 
     def _cut(self) -> _Batch:
         batch = _Batch()
@@ -139,7 +161,6 @@ class _Queue:
             else:  # its input is too long for what is left: it begins the next batch
                 self.waiting.appendleft(request)
             break
-        batch.threads = self._threads_for(batch.tokens)
         batch.parts.sort(key=lambda part: len(part[0].inputs[part[1]]))
         return batch
 
@@ -147,35 +168,32 @@ class _Queue:
         """Share little work between the lanes; of much work each batch takes what fits."""
         waiting = sum(request.waiting_tokens for request in self.waiting)
         share = -(-waiting // len(self.lanes))
-        return min(self.lanes[0].max_tokens, max(_SMALLEST_BUDGET, share))
+        return min(self._batch_tokens, max(_SMALLEST_BUDGET, share))
 
     def _work(self, lane: Lane) -> None:
         while (batch := self._batches.get()) is not None:
-            try:
-                result: Vectors | Exception = lane.encode(
-                    batch.inputs, self._threads_for(batch.tokens)
-                )
-            except Exception as error:  # whatever it is, its callers get it
-                result = error
-            self._loop.call_soon_threadsafe(self._finish, batch, result)
+            results = encode_safely(lane, batch.inputs, self._threads_for(batch.tokens))
+            self._loop.call_soon_threadsafe(self._finish, batch, results)
 
-    def _finish(self, batch: _Batch, result: Vectors | Exception) -> None:
-        self.in_flight -= 1
-        for position, (request, row) in enumerate(batch.parts):
-            if not isinstance(result, Exception):
-                request.receive(row, result[position])
-            elif not request.done.done():
-                request.done.set_exception(MemorydError(f"the engine failed: {result}"))
+    def _finish(self, batch: _Batch, results: Sequence[Vectors | Exception]) -> None:
+        self._running.discard(batch)
+        for (request, row), result in zip(batch.parts, results, strict=True):
+            request.receive(row, result)
         self._feed()
 
     def refuse_waiting(self) -> None:
         for request in self.waiting:
-            if not request.done.done():
-                request.done.set_exception(StoppingError(_STOPPING))
+            request.refuse()
         self.waiting.clear()
 
     async def close(self) -> None:
+        """End what runs; its callers, if any are left, get StoppingError."""
         self.refuse_waiting()
+        for batch in self._running:
+            for request, _row in batch.parts:
+                request.refuse()
+        for lane in self.lanes:
+            lane.cancel()
         for _ in self._threads:
             self._batches.put(None)
         for thread in self._threads:
@@ -189,22 +207,31 @@ class Batcher:
 
     def __init__(
         self,
-        lanes: Sequence[Lane],
-        query_lane: Lane,
+        backend: Backend,
+        lanes: Lanes,
         *,
-        dimensions: int,
         max_waiting_requests: int,
+        apart: asyncio.Lock | None = None,
     ) -> None:
-        """Start a thread per lane. Runs in the event loop that it will serve."""
-        self._dimensions = dimensions
+        """Start a thread for each lane, in the event loop that it will serve.
+
+        Who makes a lane for one input holds `apart` meanwhile.
+        """
+        self._backend = backend
         self._max_waiting = max_waiting_requests
         self._is_refusing = False
         self._admitted = 0
-        self._bulk = _Queue(lanes, "bulk", lambda _tokens: 1)
-        self._queries = _Queue([query_lane], "query", self._query_threads)
+        tuning = lanes.tuning
+        self._cores = tuning.lanes * tuning.threads
+        self._bulk = _Queue(lanes.bulk, "bulk", tuning.batch_tokens, lambda _tokens: tuning.threads)
+        self._queries = _Queue([lanes.query], "query", lanes.query.max_tokens, self._query_threads)
+        self._apart = apart or asyncio.Lock()
+        self._lanes_apart: set[LaneApart] = set()
+        self._has_none_apart = asyncio.Event()
+        self._has_none_apart.set()
 
     def _query_threads(self, tokens: int) -> int:
-        return len(self._bulk.lanes) if tokens >= _WIDE_TOKENS and self._bulk.is_idle else 1
+        return self._cores if tokens >= _WIDE_TOKENS and self._bulk.is_idle else 1
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -217,26 +244,35 @@ class Batcher:
         finally:
             self._admitted -= 1
 
-    async def embed(self, inputs: Sequence[Tokens]) -> Vectors:
-        """Return the pooled embeddings of `inputs`, shape (len(inputs), dimensions).
+    async def embed(self, inputs: Sequence[Tokens]) -> list[Vectors]:
+        """Return what the lanes give for each of `inputs`, in their order.
 
         Raises EmbeddingError naming the input that failed, StoppingError at shutdown.
         """
-        if self._is_lone(inputs):
-            return await self._run(self._queries, inputs)
-        return await self._run(self._bulk, inputs)
+        target = self._queries if self._is_lone(inputs) else self._bulk
+        longest = target.lanes[0].max_tokens
+        fitting = [row for row, tokens in enumerate(inputs) if len(tokens) <= longest]
+        if len(fitting) == len(inputs):
+            return await self._run(target, inputs, range(len(inputs)))
+        vectors = [_NOTHING] * len(inputs)
+        fitted = await self._run(target, [inputs[row] for row in fitting], fitting)
+        for row, vector in zip(fitting, fitted, strict=True):
+            vectors[row] = vector
+        for row, tokens in enumerate(inputs):
+            if len(tokens) > longest:
+                [vectors[row]] = await self.embed_apart([tokens], self._backend.pooling, [row])
+        return vectors
 
     async def embed_query(self, tokens: Tokens) -> Vectors:
-        """Return the pooled embedding of a query, shape (1, dimensions), ahead of all bulk.
+        """Return the embedding of a query, ahead of all bulk.
 
         Raises OverloadedError where too many queries wait, and what embed raises.
         """
         if len(self._queries.waiting) >= self._max_waiting:
             raise OverloadedError("too many searches wait for the engine: try again in a second")
-        lane = self._queries.lanes[0]
-        return await self._run(
-            self._queries if len(tokens) <= lane.max_tokens else self._bulk, [tokens]
-        )
+        if len(tokens) > self._queries.lanes[0].max_tokens:
+            return (await self.embed([tokens]))[0]
+        return (await self._run(self._queries, [tokens], [0]))[0]
 
     def _is_lone(self, inputs: Sequence[Tokens]) -> bool:
         return (
@@ -246,12 +282,13 @@ class Batcher:
             and sum(map(len, inputs)) <= _LONE_TOKENS
         )
 
-    async def _run(self, target: _Queue, inputs: Sequence[Tokens]) -> Vectors:
-        if self._is_refusing:
-            raise StoppingError(_STOPPING)
+    async def _run(
+        self, target: _Queue, inputs: Sequence[Tokens], indices: Sequence[int]
+    ) -> list[Vectors]:
+        self._check_going_on()
         if not inputs:
-            return np.empty((0, self._dimensions), dtype=np.float32)
-        request = _Request(inputs, self._dimensions)
+            return []
+        request = _Request(inputs, indices)
         target.add(request)
         try:
             return await request.done
@@ -259,13 +296,45 @@ class Batcher:
             if request in target.waiting:  # the caller went away, or one of its inputs failed
                 target.waiting.remove(request)
 
+    async def embed_apart(
+        self, inputs: Sequence[Tokens], pooling: Pooling, indices: Sequence[int]
+    ) -> list[Vectors]:
+        """Return the embeddings of `inputs` from a lane that is made for them and freed after.
+
+        Raises what embed raises, and OutOfMemoryError where there is no room for it.
+        """
+        if not inputs:
+            return []
+        async with self._apart:
+            self._check_going_on()
+            lane = LaneApart(self._backend, inputs, pooling, self._count_threads_apart)
+            self._lanes_apart.add(lane)
+            self._has_none_apart.clear()
+            try:
+                results = await run_to_end(lane.run, cancel=lane.cancel)
+            finally:
+                self._lanes_apart.discard(lane)
+                self._has_none_apart.set()
+        self._check_going_on()
+        return [_checked(result, index) for index, result in zip(indices, results, strict=True)]
+
+    def _count_threads_apart(self) -> int:
+        return self._cores if self._bulk.is_idle else 1
+
+    def _check_going_on(self) -> None:
+        if self._is_refusing:
+            raise StoppingError(_STOPPING)
+
     def refuse(self) -> None:
         """Answer all that waits, and all that comes, with StoppingError."""
         self._is_refusing = True
         self._bulk.refuse_waiting()
         self._queries.refuse_waiting()
+        for lane in self._lanes_apart:
+            lane.cancel()
 
     async def close(self) -> None:
-        """Refuse what waits, finish what runs, free the lanes."""
-        await self._bulk.close()
-        await self._queries.close()
+        """Refuse what waits, end what runs, free the lanes."""
+        self.refuse()
+        await asyncio.gather(self._bulk.close(), self._queries.close())
+        await self._has_none_apart.wait()  # what it uses must not be freed before it

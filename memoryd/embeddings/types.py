@@ -1,8 +1,8 @@
 """What the engine and its backends exchange."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +12,43 @@ from memoryd.vectors.types import Vectors
 Tokens = npt.NDArray[np.int32]
 """Token ids of one input, shape (tokens,)."""
 
+Input = str | Sequence[int] | Sequence[int | str]
+"""A text, the ids of its tokens, or a mix of both that makes one input."""
+
+Pooling = Literal["none", "mean", "cls", "last", "rank"]
+"""How the vectors of an input's tokens become one; `none` keeps them, `rank` gives a score."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Say what a model's authors ask of its users."""
+    """Say what a model's authors, and its user, ask of those who run it.
+
+    `{instruction}` in the query prefix and `{title}` in the document prefix are replaced.
+    """
 
     name: str
     query_prefix: str = ""
     document_prefix: str = ""
+    instruction: str = ""
+    """What queries are for, where nothing else is said."""
+    pooling: Pooling | None = None
+    """None: what the file says."""
+    max_tokens: int | None = None
+    """Longest input; None: what the file says."""
+    trained_dimensions: tuple[int, ...] = ()
+    """Widths to which the model was trained to be cut."""
+    min_dimensions: int | None = None
+    """The least width from which on it was trained for all."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Say how a model's bulk is spread over the cores."""
+
+    lanes: int
+    threads: int = 1
+    """Of each lane."""
+    batch_tokens: int = 512
 
 
 class Lane(Protocol):
@@ -28,11 +57,21 @@ class Lane(Protocol):
     max_tokens: int
     max_sequences: int
 
-    def encode(self, batch: Sequence[Tokens], threads: int) -> Vectors:
-        """Return the pooled embeddings of `batch`, shape (len(batch), dimensions).
+    @property
+    def memory_bytes(self) -> int:
+        """What the lane holds now."""
+        ...
 
-        The rows are not normalized. Where the model fails on an input, its row is NaN.
+    def encode(self, batch: Sequence[Tokens], threads: int) -> Sequence[Vectors]:
+        """Return one item per input, not normalized; NaN where the model fails on it.
+
+        A pooled embedding has shape (dimensions,), those of tokens (tokens, dimensions), a score
+        (1,).
         """
+        ...
+
+    def cancel(self) -> None:
+        """Let what `encode` is doing end soon; from any thread."""
         ...
 
     def close(self) -> None:
@@ -44,23 +83,50 @@ class Backend(Protocol):
     """Stand for one loaded model. The only seam at which tests put something else."""
 
     dimensions: int
+    pooling: Pooling
     max_tokens: int
     """Longest input, special tokens included."""
-    special_tokens: int
-    """How many special tokens surround each input."""
+    vocabulary_size: int
+    before: Tokens
+    after: Tokens
+    """The special tokens that surround each input."""
+    weights_bytes: int
+    is_decoder: bool
 
-    def tokenize(self, text: str) -> Tokens:
-        """Return the ids of `text` without special tokens; safe in any thread."""
+    def tokenize(self, text: str, max_tokens: int | None = None) -> Tokens:
+        """Return the ids of `text` without special tokens; safe in any thread.
+
+        Of a long text that has more than `max_tokens`, the rest may be left out.
+        """
         ...
 
-    def wrap(self, tokens: Tokens) -> Tokens:
-        """Return `tokens` between the model's special tokens."""
+    def join(self, query: str, document: str, max_tokens: int) -> tuple[Tokens, int]:
+        """Return a reranker's input for a pair, and how many tokens were cut for it to fit."""
         ...
 
-    def open_lane(self, max_tokens: int, max_sequences: int) -> Lane:
-        """Return a new lane for batches of up to `max_tokens` in up to `max_sequences` inputs."""
+    def open_lane(self, max_tokens: int, max_sequences: int, pooling: Pooling) -> Lane:
+        """Return a new lane for batches of up to `max_tokens` in up to `max_sequences` inputs.
+
+        Raises OutOfMemoryError where there is no room for it.
+        """
+        ...
+
+    def estimate_lane_bytes(self, max_tokens: int, pooling: Pooling) -> int:
+        """Return about what a lane for one input of `max_tokens` takes at most."""
         ...
 
     def close(self) -> None:
         """Free the model; its lanes must be closed before."""
         ...
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """Be a model whose file is there, and which can be loaded."""
+
+    spec: ModelSpec
+    tuning: Tuning
+    memory_bytes: int
+    """About what it will take."""
+    open: Callable[[], Backend]
+    """Load it, in whatever thread; raises ModelFileError."""

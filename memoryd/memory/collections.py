@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memoryd.documents.types import Chunking, Collection, Precision
+from memoryd.embeddings.model import EmbeddingModel
 from memoryd.errors import ConflictError, InvalidInputError, NotFoundError
 from memoryd.memory.state import Memory
 from memoryd.storage import collections as storage
@@ -38,7 +39,8 @@ async def create_collection(
     Raises ModelNotFoundError, InvalidInputError for what the model can't do, ConflictError where
     the name is taken.
     """
-    loaded = await memory.engine.model(model or memory.settings.model)
+    async with memory.engine.using(model or memory.settings.model) as loaded:
+        _check_gives_vectors(loaded)
     if dimensions is not None and dimensions > loaded.dimensions:
         raise InvalidInputError(
             f"dimensions: {loaded.spec.name} has {loaded.dimensions}, and fewer are possible",
@@ -57,6 +59,15 @@ async def create_collection(
         metadata=metadata or {},
     )
     return await describe(memory, collection)
+
+
+def _check_gives_vectors(model: EmbeddingModel) -> None:
+    if model.pooling in ("rank", "none"):
+        raise InvalidInputError(
+            f"model: {model.spec.name} gives no vector for a text (its pooling is "
+            f"{model.pooling!r}): choose an embedding model",
+            "model",
+        )
 
 
 def _check_chunking(chunking: Chunking, max_tokens: int) -> None:
@@ -121,3 +132,6 @@ async def delete_collection(memory: Memory, collection: Collection) -> None:
     if collection.name == DEFAULT:
         raise ConflictError("the collection 'default' can't be deleted", "collection")
     await storage.delete_collection(memory.database, collection)
+    remaining = await storage.list_models(memory.database)
+    if collection.model not in {*remaining, memory.engine.resolve(memory.settings.model)}:
+        memory.engine.release(collection.model)

@@ -1,28 +1,63 @@
 """Embed texts for clients that keep the vectors themselves."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from memoryd.embeddings.engine import Embeddings
+from memoryd.embeddings.model import EmbeddingModel, Embeddings
+from memoryd.embeddings.types import Input
+from memoryd.errors import TooLargeError
 from memoryd.memory.state import Memory
-from memoryd.vectors.similarity import shorten
+from memoryd.vectors.similarity import normalize, pad
+
+MAX_PADDED_DIMENSIONS = 4096
+MAX_PADDED_NUMBERS = 8 << 20
+_NOT_NORMALIZED = -1
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """Say how texts are embedded, beside the model's own ways."""
+
+    truncate: bool = True
+    dimensions: int | None = None
+    max_tokens: int | None = None
+    """An upper bound on what the model takes of an input."""
+    prompt: str | None = None
+    """Put the model's prefix of a "query" or a "document" before each text."""
+    instruction: str | None = None
+    """What queries are for, put into their prefix."""
+    norm: int = 2
+    """As in `normalize`."""
+
+
+_PLAIN = EmbedOptions()
 
 
 async def embed(
     memory: Memory,
-    model_name: str,
-    texts: Sequence[str],
-    *,
-    truncate: bool = True,
-    dimensions: int | None = None,
-    max_tokens: int | None = None,
+    model: EmbeddingModel,
+    inputs: Sequence[Input],
+    options: EmbedOptions = _PLAIN,
 ) -> Embeddings:
-    """Return unit vectors of `texts`, their first `dimensions` numbers where that is fewer.
+    """Return the vectors of `inputs`; the caller uses `model` meanwhile.
 
-    Raises ModelNotFoundError, and what EmbeddingModel.embed raises.
+    Raises TooLargeError for too many padded vectors, and what EmbeddingModel.embed raises.
     """
-    model = await memory.engine.model(model_name)
-    embeddings = await model.embed(texts, truncate=truncate, max_tokens=max_tokens)
-    if dimensions is None:
+    width = min(options.dimensions or model.dimensions, MAX_PADDED_DIMENSIONS)
+    if memory.settings.pad_dimensions and width * len(inputs) > MAX_PADDED_NUMBERS:
+        raise TooLargeError(
+            f"{len(inputs)} vectors of {width} dimensions are too many for one request", "input"
+        )
+    embeddings = await model.embed(
+        inputs,
+        prefix=model.prefix(options.prompt, options.instruction),
+        truncate=options.truncate,
+        max_tokens=options.max_tokens,
+        norm=options.norm if options.dimensions is None else _NOT_NORMALIZED,
+    )
+    if options.dimensions is None:
         return embeddings
-    return replace(embeddings, vectors=shorten(embeddings.vectors, dimensions))
+    vectors = normalize(embeddings.vectors[:, : options.dimensions], options.norm)
+    if memory.settings.pad_dimensions:
+        vectors = pad(vectors, min(options.dimensions, MAX_PADDED_DIMENSIONS))
+    return replace(embeddings, vectors=vectors)

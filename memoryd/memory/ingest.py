@@ -15,7 +15,7 @@ from memoryd.documents.types import (
     Outcome,
     chunk_hash,
 )
-from memoryd.embeddings.engine import EmbeddingModel
+from memoryd.embeddings.model import EmbeddingModel
 from memoryd.embeddings.types import Tokens
 from memoryd.errors import ConflictError, InvalidInputError, MemorydError
 from memoryd.memory.documents import check_version
@@ -110,9 +110,9 @@ async def _store(
 
 
 async def _insert(memory: Memory, collection: Collection, draft: Draft) -> Outcome | None:
-    model = await memory.engine.model(collection.model)
-    prepared = await _prepare_in_thread(memory, model, collection, draft)
-    embedded = await _embed(model, collection, prepared, range(len(prepared.chunks)))
+    async with memory.engine.pinning(collection.model) as model:
+        prepared = await _prepare_in_thread(memory, model, collection, draft)
+        embedded = await _embed(model, collection, prepared, range(len(prepared.chunks)))
     version = await storage.insert_document(
         memory.database, collection, draft, prepared.chunks, embedded
     )
@@ -124,11 +124,11 @@ async def _insert(memory: Memory, collection: Collection, draft: Draft) -> Outco
 async def _replace(
     memory: Memory, collection: Collection, draft: Draft, current: Document
 ) -> Outcome | None:
-    model = await memory.engine.model(collection.model)
-    prepared = await _prepare_in_thread(memory, model, collection, draft)
-    stored = await storage.find_chunk_hashes(memory.database, collection, current)
-    kept, new = _match(prepared.chunks, stored)
-    embedded = await _embed(model, collection, prepared, new)
+    async with memory.engine.pinning(collection.model) as model:
+        prepared = await _prepare_in_thread(memory, model, collection, draft)
+        stored = await storage.find_chunk_hashes(memory.database, collection, current)
+        kept, new = _match(prepared.chunks, stored)
+        embedded = await _embed(model, collection, prepared, new)
     version = await storage.replace_document(
         memory.database, collection, current, draft, prepared.chunks, kept, embedded
     )

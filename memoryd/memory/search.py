@@ -24,6 +24,8 @@ class Query:
     group_size: int | None = 3
     """Most chunks per document; None for one result per chunk."""
     with_vectors: bool = False
+    instruction: str | None = None
+    """What the query is for, where the model takes that."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ async def search(memory: Memory, collection: Collection, query: Query) -> Result
 async def _query_vector(memory: Memory, collection: Collection, query: Query) -> Vector:
     if query.vector is not None:
         return query.vector
-    model = await memory.engine.model(collection.model)
-    vector: Vector = shorten(await model.embed_query(query.text), collection.dimensions)[0]
+    async with memory.engine.pinning(collection.model) as model:
+        vectors = await model.embed_query(query.text, query.instruction)
+    vector: Vector = shorten(vectors, collection.dimensions)[0]
     return vector
 
 

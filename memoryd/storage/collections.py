@@ -126,6 +126,13 @@ async def list_collections(database: Database, *, after: str, limit: int) -> lis
     return [_collection(row) for row in rows]
 
 
+async def list_models(database: Database) -> list[str]:
+    """Return the models that collections work with."""
+    async with database.connection() as connection:
+        rows = await connection.fetch("SELECT DISTINCT model FROM memoryd.collections")
+    return [row["model"] for row in rows]
+
+
 async def count_contents(database: Database, collection: Collection) -> Counts:
     """Return what a collection holds, or raise NotFoundError where it has been deleted."""
     schema = collection_schema(collection.number)

@@ -1,11 +1,15 @@
 """Run `scripts/bench NAME`."""
 
 import asyncio
+import signal
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks import collections, engine, scifact, sts
+from benchmarks import collections, embed, peers, scifact, sts
+from benchmarks.contenders import CONTENDERS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
 
@@ -27,7 +31,36 @@ def run_engine(
     rounds: Annotated[int, typer.Option(help="How often each contender runs.")] = 5,
 ) -> None:
     """Compare bulk embedding with llama_cpp.Llama.create_embedding on the same texts."""
-    asyncio.run(engine.run(rounds))
+    asyncio.run(embed.run_bulk(embed.Options(rounds, ("memoryd", "create_embedding"))))
+
+
+@app.command("embed")
+def run_embed(
+    rounds: Annotated[int, typer.Option(min=1, help="How often each contender runs.")] = 5,
+    contenders: Annotated[str, typer.Option(help="Which ones, separated by commas.")] = ",".join(
+        CONTENDERS
+    ),
+    llama_server: Annotated[
+        str | None,
+        typer.Option(envvar="MEMORYD_BENCH_LLAMA_SERVER", help="Path of the program llama-server."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Where to save the figures.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few texts, to see that it runs.")
+    ] = False,
+) -> None:
+    """Compare the engine with its peers: bulk, over HTTP, and queries while bulk runs."""
+    names = contenders.split(",")
+    if unknown := set(names) - set(CONTENDERS):
+        raise typer.BadParameter(f"{unknown.pop()} is none of {', '.join(CONTENDERS)}")
+    options = embed.Options(1 if quick else rounds, names, llama_server, is_quick=quick)
+    asyncio.run(embed.run(options, json))
+
+
+@app.command("peers")
+def install_peers() -> None:
+    """Install what `embed` compares with, torch and ONNX Runtime, into .bench/venv."""
+    peers.install()
 
 
 @app.command("collections")
@@ -38,4 +71,6 @@ def run_collections(
     asyncio.run(collections.run(count))
 
 
+# As Ctrl-C does: servers and directories are cleaned up.
+signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM))
 app()

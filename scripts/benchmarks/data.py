@@ -16,12 +16,17 @@ _SOURCES = {
 
 def find(name: str, file: str) -> Path:
     """Return the path of a data set's file, or end with a message that says where it is from."""
-    root = Path(__file__).parents[2]
-    directory = Path(os.environ.get("MEMORYD_BENCH_DATA", root.parent / "shared" / "data"))
-    path = directory / name / file
+    path = locate(name, file)
     if not path.is_file():
         sys.exit(f"{path} is missing: it is made from {_SOURCES[name]}")
     return path
+
+
+def locate(name: str, file: str) -> Path:
+    """Return where a data set's file belongs, whether it is there or not."""
+    root = Path(__file__).parents[2]
+    directory = Path(os.environ.get("MEMORYD_BENCH_DATA", root.parent / "shared" / "data"))
+    return directory / name / file
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.data import Claim, read_abstracts, read_claims
 from benchmarks.local import load_model
 from benchmarks.server import Running, data_directory, run_server
-from memoryd.embeddings.engine import EmbeddingModel
+from memoryd.embeddings.model import EmbeddingModel
 
 # Slices are ingested and embedded by the bare engine in turn, so that both meet the same noise.
 _SLICES = 8

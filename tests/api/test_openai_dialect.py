@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from servers import Serve
 from toys import DIMENSIONS, MAX_TOKENS, toy_vector
 from wire import Answer, Client
 
@@ -93,10 +94,45 @@ async def test_a_missing_input_or_model_is_400(shared_client: Client) -> None:
         assert error["param"] == "model"
 
 
-@pytest.mark.parametrize("input_", [[1, 2], [[1, 2]], [101, 2, 102]])
-async def test_token_ids_are_refused_with_what_to_do(shared_client: Client, input_: Any) -> None:
-    error = (await embed(shared_client, input_)).refused(400)
+@pytest.mark.parametrize(
+    ("input_", "texts"),
+    [
+        ([5, 6], ["cat dog"]),
+        ([[5], [6, 7]], ["cat", "dog fish"]),
+        (["cat", [6]], ["cat", "dog"]),
+        ([5, "dog", 7], ["cat dog fish"]),
+    ],
+)
+async def test_token_ids_are_tokens_of_the_model(
+    shared_client: Client, input_: Any, texts: list[str]
+) -> None:
+    answer = (await embed(shared_client, input_)).ok()
+    got = [item["embedding"] for item in answer["data"]]
+    assert np.allclose(got, [toy_vector(text) for text in texts], atol=1e-6)
+    assert answer["usage"]["prompt_tokens"] >= len(texts)
+
+
+@pytest.mark.parametrize("input_", [[101, 2, 10_000], [[-1]], [[2**40]]])
+async def test_ids_of_another_vocabulary_are_refused_with_what_to_do(
+    shared_client: Client, input_: Any
+) -> None:
+    error = (await embed(shared_client, input_)).refused(400, "invalid_value")
+    assert error["param"] == "input[0]"
     assert "check_embedding_ctx_length=False" in error["message"]
+
+
+@pytest.mark.parametrize("input_", [[[]], [[5], []], [[True]], [[5, None]], [1, [2]]])
+async def test_lists_that_are_no_tokens_are_refused(shared_client: Client, input_: Any) -> None:
+    assert (await embed(shared_client, input_)).refused(400)["param"].startswith("input")
+
+
+async def test_vectors_are_padded_where_the_settings_say_so(serve: Serve) -> None:
+    async with serve(pad_dimensions=True) as running:
+        [item] = (await embed(running.client, dimensions=DIMENSIONS + 4)).ok()["data"]
+        padded = np.concatenate((toy_vector("cat"), np.zeros(4)))
+        assert np.allclose(item["embedding"], padded, atol=1e-6)
+        error = (await embed(running.client, dimensions=4097)).refused(400, "invalid_value")
+        assert "1 to 4096" in error["message"]
 
 
 async def test_an_unknown_model_is_404(shared_client: Client) -> None:

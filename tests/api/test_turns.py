@@ -145,7 +145,7 @@ async def test_more_requests_than_may_wait_are_told_to_come_back(
 ) -> None:
     # The engine itself would take them all.
     async with (
-        Engine(ToyLoader(models_dir), 512) as engine,
+        Engine(ToyLoader(models_dir)) as engine,
         serve(engine, max_waiting_requests=2) as running,
     ):
         toy = await toy_of(running)
@@ -168,7 +168,7 @@ async def test_more_requests_than_may_wait_are_told_to_come_back(
 
 async def test_a_crowd_of_batches_is_turned_away_whole(serve: Serve, models_dir: Path) -> None:
     async with (
-        Engine(ToyLoader(models_dir), 512) as engine,
+        Engine(ToyLoader(models_dir)) as engine,
         serve(engine, max_waiting_requests=2) as running,
     ):
         client, toy = running.client, await toy_of(running)

@@ -1,64 +1,23 @@
 """The commands as a shell runs them: what they print, and their exit status."""
 
 import asyncio
-import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from aiohttp import web
 from servers import Databases, Running, Serve
+from shell import end, run, start
 
 from memoryd.cli.client import default_url
 from memoryd.config import Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 NO_IPV6 = not Path("/proc/net/if_inet6").exists()
-
-
-@dataclass(frozen=True)
-class Said:
-    """Hold what a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """What was printed, which must be JSON."""
-        return orjson.loads(self.out)
-
-
-async def start(*arguments: str | bytes, cwd: Path | None = None) -> asyncio.subprocess.Process:
-    """Start `memoryd` without the settings of whoever runs the tests."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MEMORYD_")}
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "memoryd", *arguments),
-        cwd=cwd,
-        env=kept,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-
-
-async def end(process: asyncio.subprocess.Process) -> Said:
-    """Wait for a command's end; whatever happens, it shows no traceback."""
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    assert b"Traceback" not in err, err.decode()
-    return Said(process.returncode, out.decode(), err.decode())
-
-
-async def run(*arguments: str | bytes, cwd: Path | None = None) -> Said:
-    return await end(await start(*arguments, cwd=cwd))
 
 
 @asynccontextmanager

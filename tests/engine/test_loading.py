@@ -6,7 +6,7 @@ import pytest
 from toys import ToyLoader, toy_vector
 
 from memoryd.embeddings.engine import Engine
-from memoryd.errors import ModelFileError, ModelNotFoundError
+from memoryd.errors import ModelFileError, ModelNotFoundError, StoppingError
 
 
 async def test_a_model_is_loaded_once_however_many_ask(models_dir: Path) -> None:
@@ -63,5 +63,5 @@ async def test_leaving_the_engine_does_not_wait_for_a_load_forever(models_dir: P
     async with asyncio.timeout(2), Engine(loader) as engine:
         loading = asyncio.create_task(engine.model("toy"))
         await asyncio.sleep(0)
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(StoppingError):
         await loading

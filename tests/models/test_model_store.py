@@ -3,22 +3,32 @@ import os
 import signal
 import stat
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from local_hub import LocalHub
 
-from memoryd.embeddings.llama import fastest_weight_type
+from memoryd.embeddings.library import fastest_weight_type
 from memoryd.errors import ModelFileError, ModelNotFoundError
+from memoryd.models.gallery import SourceFile
+from memoryd.models.gguf_magic import check_gguf
+from memoryd.models.records import Record, read_record
 from memoryd.models.store import ensure_model, find_model
 
 WEIGHT_TYPE = fastest_weight_type()
 FILE_NAME = f"all-minilm-{WEIGHT_TYPE}.gguf"
 
+FILES_OF_THE_MODEL = ("config.json", "tokenizer_config.json", "vocab.txt", "model.safetensors")
+
 
 def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def names_below(folder: Path, pattern: str) -> set[str]:
+    return {path.name for path in folder.rglob(pattern)}
 
 
 def stall_at_weights(hub: LocalHub) -> None:
@@ -129,7 +139,7 @@ async def test_what_a_killed_process_left_is_no_model_and_is_swept(
     assert names_in(tmp_path) == {FILE_NAME, ".lock-all-minilm"}
 
 
-async def test_a_canceled_fetch_leaves_nothing_and_gives_the_lock_back(
+async def test_a_canceled_fetch_keeps_what_has_come_and_gives_the_lock_back(
     hub: LocalHub, tmp_path: Path
 ) -> None:
     stall_at_weights(hub)
@@ -138,9 +148,169 @@ async def test_a_canceled_fetch_leaves_nothing_and_gives_the_lock_back(
     fetching.cancel()
     await asyncio.wait([fetching])
     assert fetching.cancelled()
-    assert names_in(tmp_path) == {".lock-all-minilm"}
+    assert names_in(tmp_path) == {".lock-all-minilm", ".making-all-minilm"}
     hub.answer = None
     assert (await ensure_model("all-minilm", tmp_path, WEIGHT_TYPE)).path.is_file()
+    assert len(hub.requested) == len(FILES_OF_THE_MODEL) + 1  # the weights twice
+    assert names_in(tmp_path) == {FILE_NAME, ".lock-all-minilm"}
+
+
+async def check_nothing(path: Path) -> None:
+    """Find every file sound."""
+
+
+@pytest.fixture
+def tiny(gguf_hub: LocalHub, tiny_gguf: bytes, tmp_path: Path) -> Path:
+    """Give a models directory whose gallery knows a GGUF that the hub has."""
+    (gguf_hub.folder / "tiny.gguf").write_bytes(tiny_gguf)
+    models_dir = tmp_path / "models"
+    models_dir.mkdir()
+    (models_dir / "gallery.toml").write_text(
+        '[[models]]\nname = "tiny"\nrepository = "some/tiny"\ngguf = "tiny.gguf"\n'
+    )
+    return models_dir
+
+
+async def test_a_gguf_is_used_as_it_is_fetched(
+    gguf_hub: LocalHub, tiny_gguf: bytes, tiny: Path
+) -> None:
+    file = await ensure_model("tiny", tiny, WEIGHT_TYPE)
+    assert file.path.read_bytes() == tiny_gguf
+    assert file.weight_type is None
+    assert file == find_model("tiny", tiny, WEIGHT_TYPE)
+    assert gguf_hub.requested == ["/some/tiny/resolve/main/tiny.gguf"]
+    assert await ensure_model("tiny", tiny, WEIGHT_TYPE) == file
+    assert len(gguf_hub.requested) == 1
+
+
+async def test_what_the_hub_said_of_a_file_is_kept(
+    gguf_hub: LocalHub, tiny_gguf: bytes, tiny: Path
+) -> None:
+    file = await ensure_model("tiny", tiny, WEIGHT_TYPE)
+    record = read_record(file.entry, tiny)
+    fetched = SourceFile("tiny.gguf", len(tiny_gguf), sha256(tiny_gguf).hexdigest())
+    assert record == Record("hf:some/tiny", None, (fetched,), (file.path.name,))
+
+
+async def test_a_gguf_is_checked_before_it_gets_its_name(tiny: Path) -> None:
+    checked: list[Path] = []
+
+    async def check(path: Path) -> None:
+        assert find_model("tiny", tiny, WEIGHT_TYPE) is None
+        check_gguf(path)
+        checked.append(path)
+
+    file = await ensure_model("tiny", tiny, WEIGHT_TYPE, check=check)
+    assert len(checked) == 1
+    assert file.path not in checked
+    await ensure_model("tiny", tiny, WEIGHT_TYPE, check=check)
+    assert len(checked) == 1
+
+
+async def test_a_gguf_that_is_found_broken_is_deleted(gguf_hub: LocalHub, tiny: Path) -> None:
+    async def check(path: Path) -> None:
+        raise ModelFileError("it ends the process that loads it")
+
+    with pytest.raises(ModelFileError, match="it ends the process that loads it"):
+        await ensure_model("tiny", tiny, WEIGHT_TYPE, check=check)
+    assert not names_below(tiny, "*.gguf*")
+    await ensure_model("tiny", tiny, WEIGHT_TYPE, check=check_nothing)
+    assert len(gguf_hub.requested) == 2
+
+
+async def test_a_model_of_a_repository_alone_is_looked_for_there(
+    gguf_hub: LocalHub, tiny_gguf: bytes, tiny: Path
+) -> None:
+    (tiny / "other.yaml").write_text(
+        "name: other\nbackend: sentencetransformers\nembeddings: true\n"
+        "parameters: {model: some/other}\n"
+    )
+    file = await ensure_model("other", tiny, WEIGHT_TYPE)
+    assert file.path.read_bytes() == tiny_gguf
+    assert file == find_model("other", tiny, WEIGHT_TYPE)
+
+
+async def test_all_callers_of_a_process_share_one_download_and_its_progress(
+    gguf_hub: LocalHub, tiny: Path
+) -> None:
+    steps: list[list[str]] = [[], []]
+    files = await asyncio.gather(
+        *(
+            ensure_model("tiny", tiny, WEIGHT_TYPE, lambda text, *_, told=told: told.append(text))
+            for told in steps
+        )
+    )
+    assert files[0] == files[1]
+    assert len(gguf_hub.requested) == 1
+    assert steps[0] == steps[1] == ["fetching tiny.gguf"]
+
+
+async def test_a_caller_that_leaves_does_not_stop_the_others(
+    gguf_hub: LocalHub, tiny_gguf: bytes, tiny: Path
+) -> None:
+    go_on = asyncio.Event()
+
+    async def wait(request: web.Request) -> web.StreamResponse:
+        await go_on.wait()
+        return web.Response(body=tiny_gguf)
+
+    gguf_hub.answer = wait
+    first, second = (asyncio.create_task(ensure_model("tiny", tiny, WEIGHT_TYPE)) for _ in range(2))
+    async with asyncio.timeout(5):
+        while not gguf_hub.requested:  # noqa: ASYNC110 - the hub has no event for it
+            await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.wait([first])
+    assert first.cancelled()
+    go_on.set()
+    assert (await second).path.is_file()
+    assert len(gguf_hub.requested) == 1
+
+
+async def test_a_failure_is_told_to_all_and_the_next_caller_tries_again(
+    gguf_hub: LocalHub, tiny: Path
+) -> None:
+    async def nothing(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPNotFound
+
+    gguf_hub.answer = nothing
+    failed = await asyncio.gather(
+        *(ensure_model("tiny", tiny, WEIGHT_TYPE) for _ in range(3)), return_exceptions=True
+    )
+    assert {type(error) for error in failed} == {ModelFileError}
+    assert len(gguf_hub.requested) == 1
+    gguf_hub.answer = None
+    assert (await ensure_model("tiny", tiny, WEIGHT_TYPE)).path.is_file()
+
+
+async def test_of_two_processes_one_fetches_the_model(gguf_hub: LocalHub, tiny: Path) -> None:
+    async def slowly(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.5)
+        return web.FileResponse(gguf_hub.folder / "tiny.gguf")
+
+    gguf_hub.answer = slowly
+    program = (
+        "import asyncio, sys, pathlib; from memoryd.models.store import ensure_model; "
+        "asyncio.run(ensure_model('tiny', pathlib.Path(sys.argv[1]), 'f32'))"
+    )
+    children = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(tiny))
+        for _ in range(2)
+    ]
+    assert [await child.wait() for child in children] == [0, 0]
+    assert len(gguf_hub.requested) == 1
+    assert find_model("tiny", tiny, WEIGHT_TYPE)
+
+
+async def test_a_file_that_is_used_in_place_and_gone_is_named(
+    tiny_gguf: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "x.yaml").write_text("name: x\nembeddings: true\nparameters: {model: gone.gguf}\n")
+    with pytest.raises(ModelFileError, match=r"there is no file .*gone.gguf"):
+        await ensure_model("x", tmp_path, WEIGHT_TYPE)
+    (tmp_path / "gone.gguf").write_bytes(tiny_gguf)
+    file = await ensure_model("x", tmp_path, WEIGHT_TYPE)
+    assert (file.path, file.weight_type) == (tmp_path / "gone.gguf", None)
 
 
 async def test_a_models_directory_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
