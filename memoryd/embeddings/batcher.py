@@ -11,7 +11,9 @@ since such a lane takes much memory.
 """
 
 import asyncio
+import os
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +33,8 @@ _STOPPING = "memoryd is shutting down"
 _CUT_AHEAD = 2
 # Below this a batch is too small to be worth splitting over the lanes.
 _SMALLEST_BUDGET = 64
+# Bulk makes way for queries, for the event loop and for Postgres.
+_BULK_NICENESS = 5
 _NOTHING: Vectors = np.empty(0, dtype=np.float32)
 # What takes the query lane while nothing else runs: a few milliseconds of work.
 _LONE_TOKENS, _LONE_INPUTS = 64, 8
@@ -117,8 +121,10 @@ class _Queue:
         name: str,
         batch_tokens: int,
         threads_for: Callable[[int], int],
+        niceness: int = 0,
     ) -> None:
         self.lanes = lanes
+        self._niceness = niceness
         self._batch_tokens = batch_tokens
         self._threads_for = threads_for
         self.waiting: deque[_Request] = deque()
@@ -171,6 +177,7 @@ class _Queue:
         return min(self._batch_tokens, max(_SMALLEST_BUDGET, share))
 
     def _work(self, lane: Lane) -> None:
+        _yield_to_others(self._niceness)
         while (batch := self._batches.get()) is not None:
             results = encode_safely(lane, batch.inputs, self._threads_for(batch.tokens))
             self._loop.call_soon_threadsafe(self._finish, batch, results)
@@ -202,6 +209,12 @@ class _Queue:
             lane.close()
 
 
+def _yield_to_others(niceness: int) -> None:
+    """Let the system prefer all threads that are less nice to the calling one."""
+    if sys.platform == "linux":  # where each thread has a niceness of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.nice(0) + niceness)
+
+
 class Batcher:
     """Schedule the inputs of all requests of one model over its lanes."""
 
@@ -223,7 +236,9 @@ class Batcher:
         self._admitted = 0
         tuning = lanes.tuning
         self._cores = tuning.lanes * tuning.threads
-        self._bulk = _Queue(lanes.bulk, "bulk", tuning.batch_tokens, lambda _tokens: tuning.threads)
+        self._bulk = _Queue(
+            lanes.bulk, "bulk", tuning.batch_tokens, lambda _tokens: tuning.threads, _BULK_NICENESS
+        )
         self._queries = _Queue([lanes.query], "query", lanes.query.max_tokens, self._query_threads)
         self._apart = apart or asyncio.Lock()
         self._lanes_apart: set[LaneApart] = set()

@@ -24,8 +24,8 @@ _RUN_S = 0.2
 _TURNS = 4
 # What a candidate must gain, in each turn, on the best one so far.
 GAIN = 1.05
-_BATCH_TOKENS = (256, 1024)
-_DEFAULT_BATCH_TOKENS = 512
+_BATCH_TOKENS = (512, 1024)
+_DEFAULT_BATCH_TOKENS = 256
 _GPU_BATCH_TOKENS = (4096, 2048, 8192)
 # Tokens of each length of text, for each lane; the least that a comparison takes.
 _RUN_TOKENS = 1024

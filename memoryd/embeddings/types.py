@@ -48,7 +48,8 @@ class Tuning:
     lanes: int
     threads: int = 1
     """Of each lane."""
-    batch_tokens: int = 512
+    batch_tokens: int = 256
+    """Of many texts together; a longer one goes alone."""
 
 
 class Lane(Protocol):
