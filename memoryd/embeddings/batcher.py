@@ -11,6 +11,7 @@ since such a lane takes much memory.
 """
 
 import asyncio
+import math
 import os
 import queue
 import sys
@@ -171,10 +172,16 @@ class _Queue:
         return batch
 
     def _budget(self) -> int:
-        """Share little work between the lanes; of much work each batch takes what fits."""
-        waiting = sum(request.waiting_tokens for request in self.waiting)
-        share = -(-waiting // len(self.lanes))
-        return min(self._batch_tokens, max(_SMALLEST_BUDGET, share))
+        """Return how many tokens the next batch has, so that all lanes are done at once.
+
+        What is left is shared between the lanes, and each share cut into batches of like size.
+        """
+        left = sum(request.waiting_tokens for request in self.waiting)
+        left += sum(batch.tokens for batch in self._running)
+        share = math.ceil(left / len(self.lanes))
+        batches = math.ceil(share / self._batch_tokens)
+        even = max(_SMALLEST_BUDGET, math.ceil(share / max(1, batches)))
+        return min(self._batch_tokens, even)
 
     def _work(self, lane: Lane) -> None:
         _yield_to_others(self._niceness)
