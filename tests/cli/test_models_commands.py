@@ -295,7 +295,7 @@ async def test_the_table_of_speeds_is_shown(here: tuple[str, ...], own_models: P
     assert said.status == 0
     heading, first, *_ = (line.split("\t") for line in said.out.splitlines())
     assert heading == ["weights", "lanes", "threads", "tokens per call", "tokens/s", "gain", "used"]
-    assert (first[0], first[3]) == ("f32", "512")
+    assert (first[0], first[3]) == ("f32", "256")
     assert "\nUsed: " in said.out
     assert f"\nKept in {own_models}: " in said.out
     shown = (await run("models", "show", "mine", "--json", *here)).json
