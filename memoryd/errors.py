@@ -112,7 +112,10 @@ class OutOfMemoryError(OverloadedError):
 
 
 class StoppingError(UnavailableError):
-    """Report that memoryd is shutting down."""
+    """Report that memoryd is shutting down; `consequence` says what isn't done for it."""
+
+    def __init__(self, consequence: str = "") -> None:
+        super().__init__(f"memoryd is shutting down{consequence and ': '}{consequence}")
 
 
 class DatabaseUnavailableError(UnavailableError):

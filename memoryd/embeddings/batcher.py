@@ -29,7 +29,6 @@ from memoryd.embeddings.types import Backend, Lane, Pooling, Tokens
 from memoryd.errors import EmbeddingError, MemorydError, OverloadedError, StoppingError
 from memoryd.vectors.types import Vectors
 
-_STOPPING = "memoryd is shutting down"
 # Batches per lane that are cut before a lane is free, so that none waits for the event loop.
 _CUT_AHEAD = 2
 # Below this a batch is too small to be worth splitting over the lanes.
@@ -78,7 +77,7 @@ class _Request:
 
     def refuse(self) -> None:
         if not self.done.done():
-            self.done.set_exception(StoppingError(_STOPPING))
+            self.done.set_exception(StoppingError())
 
 
 def _checked(result: Vectors | Exception, index: int) -> Vectors:
@@ -345,7 +344,7 @@ class Batcher:
 
     def _check_going_on(self) -> None:
         if self._is_refusing:
-            raise StoppingError(_STOPPING)
+            raise StoppingError()
 
     def refuse(self) -> None:
         """Answer all that waits, and all that comes, with StoppingError."""

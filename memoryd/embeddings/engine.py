@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 KEEP_ALIVE_S = 300.0
 # How long a load waits for models that are in use to be idle, and a request for a load.
 _ROOM_PATIENCE_S, _LOADING_PATIENCE_S = 30.0, 60.0
-_STOPPING = "memoryd is shutting down"
 
 
 class Loader(Protocol):
@@ -183,7 +182,7 @@ class Engine:
     @asynccontextmanager
     async def _used(self, name: str) -> AsyncIterator[_Slot]:
         if self._refusal.done():
-            raise StoppingError(_STOPPING)
+            raise StoppingError()
         slot = self._slot(self.resolve(name))
         slot.users += 1
         slot.stop_timer()
@@ -208,7 +207,7 @@ class Engine:
         either: set[asyncio.Future[Any]] = {slot.loading, self._refusal}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if self._refusal.done() or slot.loading.cancelled():
-            raise StoppingError(_STOPPING)
+            raise StoppingError()
         return slot.loading.result()
 
     def _arm(self, slot: _Slot) -> None:

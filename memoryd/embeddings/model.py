@@ -284,7 +284,7 @@ class EmbeddingModel:
 
     def _check_going_on(self) -> None:
         if self._is_closing:
-            raise StoppingError("memoryd is shutting down")
+            raise StoppingError()
 
     def _encode(self, text: str, max_tokens: int | None = None) -> Tokens:
         """Return the tokens of a text between the special ones; those beyond a limit may lack."""

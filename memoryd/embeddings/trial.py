@@ -58,6 +58,11 @@ class ModelFacts:
     memory_bytes: int
     """About what weights and lanes take."""
 
+    @property
+    def is_reranker(self) -> bool:
+        """Whether it gives scores instead of vectors."""
+        return self.pooling == "rank"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -65,6 +70,12 @@ class Trial:
 
     facts: ModelFacts
     table: list[Measured]
+
+    @property
+    def used(self) -> Measured | None:
+        """The way in which the file is run: the best that was measured with its own weights."""
+        of_own_weights = [measured for measured in self.table if not measured.weight_type]
+        return best(of_own_weights) if of_own_weights else None
 
 
 async def try_model(

@@ -9,8 +9,8 @@ from typing import TypeVar, get_args
 from memoryd.embeddings.library import fastest_weight_type
 from memoryd.embeddings.trial import Trial, try_model
 from memoryd.errors import ConflictError, InvalidInputError, ModelFileError, ModelNotFoundError
-from memoryd.memory.model_listing import ModelSummary, find_trial, kind_of, summarize
-from memoryd.memory.models import ModelLoader
+from memoryd.memory.model_listing import ModelSummary, find_trial, summarize
+from memoryd.memory.models import ModelLoader, kind_of
 from memoryd.models import imports
 from memoryd.models.acquisition import Check
 from memoryd.models.catalog import find_entry
@@ -27,7 +27,7 @@ from memoryd.models.sources import (
     is_safe_over_http,
     parse_source,
 )
-from memoryd.models.store import ModelFile, find_model
+from memoryd.models.store import ModelFile
 from memoryd.models.weights import WEIGHT_TYPES, WeightType
 
 Choice = TypeVar("Choice", bound=str)
@@ -98,7 +98,7 @@ async def pull_model(
     if isinstance(source, HubSource) and not _is_known(loader, default_name(source)):
         return await import_model(loader, name, weight_type=weight_type, progress=progress)
     own_name = loader.resolve(default_name(source))
-    found = find_model(own_name, loader.models_dir, weight_type or fastest_weight_type())
+    found = loader.find(own_name, weight_type)
     if weight_type:
         _check_weight_type(find_entry(own_name, loader.models_dir), found, weight_type)
     file = found or await loader.ensure(own_name, progress, weight_type)

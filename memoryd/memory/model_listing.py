@@ -6,16 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from memoryd.embeddings.library import fastest_weight_type
 from memoryd.embeddings.measurements import find_measurement
 from memoryd.embeddings.trial import ModelFacts, Trial
 from memoryd.errors import ModelFileError
 from memoryd.memory.model_tuning import Speed, speeds_of
-from memoryd.memory.models import ModelLoader, spec_of
+from memoryd.memory.models import ModelLoader, kind_of, spec_of
 from memoryd.models.catalog import find_entry, list_entries
 from memoryd.models.gallery import GalleryEntry, Kind, SourceFile, canonical
 from memoryd.models.records import Record, read_record
-from memoryd.models.store import ModelFile, find_model
+from memoryd.models.store import ModelFile
 
 _MOST_SUGGESTED = 3
 
@@ -97,7 +96,7 @@ def _summarize_entry(loader: ModelLoader, entry: GalleryEntry) -> ModelSummary:
     if entry.fault:
         return _faulty(entry, entry.fault)
     try:
-        file = find_model(entry.name, loader.models_dir, fastest_weight_type())
+        file = loader.find(entry.name)
         return summarize(loader, entry, file, find_trial(loader, file) if file else None)
     except ModelFileError as error:
         return _faulty(entry, error.message)
@@ -160,13 +159,6 @@ def _weight_type(file: ModelFile | None, facts: ModelFacts | None) -> str | None
     return file.weight_type if file else None
 
 
-def kind_of(entry: GalleryEntry, facts: ModelFacts | None) -> Kind:
-    """Return what a model is for, by its file where that has been tried."""
-    if facts is None:
-        return entry.kind
-    return "reranker" if facts.pooling == "rank" else "embedding"
-
-
 def _context_tokens(entry: GalleryEntry, facts: ModelFacts | None) -> int | None:
     own = facts.context_tokens if facts else entry.context_tokens
     return spec_of(entry).max_tokens or own
@@ -184,7 +176,7 @@ async def describe_model(loader: ModelLoader, name: str) -> ModelDescription:
     Raises ModelNotFoundError, and ModelFileError for one that can't be used.
     """
     entry = find_entry(loader.resolve(name), loader.models_dir)
-    file = await asyncio.to_thread(find_model, entry.name, loader.models_dir, fastest_weight_type())
+    file = await asyncio.to_thread(loader.find, entry.name)
     # Speeds aren't waited for: they are measured when the model is loaded.
     trial = await replace(loader, is_measuring=False).trial(file) if file else None
     return await asyncio.to_thread(_describe, loader, entry, file, trial)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memoryd.embeddings.trial import Trial
-from memoryd.embeddings.tuning import Measured, best
+from memoryd.embeddings.tuning import best
 from memoryd.memory.models import ModelLoader
 from memoryd.models.downloads import Progress, tell_nobody
 
@@ -69,7 +69,7 @@ async def tune_model(
 
 def speeds_of(trial: Trial) -> tuple[Speed, ...]:
     """Return what was measured; the way that is used is one of the file's own weights."""
-    used = best(_of_own_weights(trial)) if trial.table else None
+    used = trial.used
     return tuple(
         Speed(
             weight_type=measured.weight_type or trial.facts.weight_type,
@@ -86,9 +86,7 @@ def speeds_of(trial: Trial) -> tuple[Speed, ...]:
 
 def faster_weight_type(trial: Trial) -> str | None:
     """Return the type of weights that is clearly faster than that of the file, if any is."""
+    if trial.used is None:
+        return None
     copies = [measured for measured in trial.table if measured.weight_type]
-    return best([best(_of_own_weights(trial)), *copies]).weight_type or None
-
-
-def _of_own_weights(trial: Trial) -> list[Measured]:
-    return [measured for measured in trial.table if not measured.weight_type]
+    return best([trial.used, *copies]).weight_type or None

@@ -12,8 +12,8 @@ from memoryd.config import Settings
 from memoryd.embeddings.library import can_use_gpu, fastest_weight_type
 from memoryd.embeddings.llama import LlamaBackend
 from memoryd.embeddings.measurements import find_measurement, fingerprint, keep_measurement
-from memoryd.embeddings.trial import Extent, Trial, try_model
-from memoryd.embeddings.tuning import best, default_tuning
+from memoryd.embeddings.trial import Extent, ModelFacts, Trial, try_model
+from memoryd.embeddings.tuning import default_tuning
 from memoryd.embeddings.types import ModelSpec, PreparedModel
 from memoryd.errors import ModelFileError, ModelNotFoundError
 from memoryd.models.catalog import OPENAI_NAMES, find_entry
@@ -78,13 +78,12 @@ class ModelLoader:
         file = await self.ensure(name, _DownloadLog())
         trial = await self.trial(file)
         facts, spec = trial.facts, spec_of(file.entry)
-        kind: Kind = "reranker" if facts.pooling == "rank" else "embedding"
+        kind = kind_of(file.entry, facts)
         check_against_file(file.entry, facts.context_tokens, facts.dimensions, kind)
         on_gpu = self.gpu_layers != 0 and can_use_gpu()
-        fastest = best(trial.table) if trial.table else None
         return PreparedModel(
             spec,
-            fastest.tuning if fastest else default_tuning(on_gpu=on_gpu),
+            trial.used.tuning if trial.used else default_tuning(on_gpu=on_gpu),
             facts.memory_bytes,
             lambda: LlamaBackend(file.path, pooling=spec.pooling, gpu_layers=self.gpu_layers),
         )
@@ -95,9 +94,12 @@ class ModelLoader:
         is_default = entry == find_entry(self.default_model, self.models_dir)
         return self.fetches_gallery or is_default or entry.origin is not None
 
-    def find(self, name: str) -> ModelFile | None:
-        """Return the model's file if it is here; raise ModelNotFoundError and ModelFileError."""
-        return find_model(name, self.models_dir, fastest_weight_type())
+    def find(self, name: str, weight_type: WeightType | None = None) -> ModelFile | None:
+        """Return the model's file if it is here: that of `weight_type` first, else the fastest.
+
+        Raises ModelNotFoundError and ModelFileError.
+        """
+        return find_model(name, self.models_dir, weight_type or fastest_weight_type())
 
     async def ensure(
         self,
@@ -189,6 +191,13 @@ class _DownloadLog:
             self._told = done_bytes
             total = f" of {total_bytes >> 20}" if total_bytes else ""
             logger.info("%s: %d%s MB", step, done_bytes >> 20, total)
+
+
+def kind_of(entry: GalleryEntry, facts: ModelFacts | None) -> Kind:
+    """Return what a model is for, by its file where that has been tried."""
+    if facts is None:
+        return entry.kind
+    return "reranker" if facts.is_reranker else "embedding"
 
 
 def spec_of(entry: GalleryEntry) -> ModelSpec:

@@ -92,4 +92,4 @@ class Memory:
     def check_going_on(self) -> None:
         """Raise StoppingError once memoryd is shutting down; for loops in threads."""
         if self.is_stopping:
-            raise StoppingError("memoryd is shutting down: the document was not stored")
+            raise StoppingError("the document was not stored")
