@@ -454,7 +454,7 @@ async def test_documents_of_a_client_that_leaves_are_stored_nevertheless(
     await asyncio.sleep(0.2)
     toy.gate.set()
     async with asyncio.timeout(5):
-        while await count_documents(running.client) < count:  # noqa: ASYNC110
+        while await count_documents(running.client) < count:  # noqa: ASYNC110 - no event tells it
             await asyncio.sleep(0.02)
     again = (await running.client.post(DOCUMENTS, body)).ok()["documents"]
     assert {outcome["status"] for outcome in again} == {"unchanged"}

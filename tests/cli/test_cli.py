@@ -210,7 +210,7 @@ async def test_status_says_what_is_not_ready(serve: Serve, databases: Databases)
         name = running.dsn.rpartition("@/")[2].partition("?")[0]
         await databases.run(f"ALTER DATABASE {name} CONNECTION LIMIT 0")
         await databases.run(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"  # noqa: S608 - own name
         )
         said = await run("status", *url)
         as_json = await run("status", *url, "--json")

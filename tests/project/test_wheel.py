@@ -79,5 +79,5 @@ def test_the_installed_memoryd_serves_and_stops_in_less_than_two_seconds(
 
 def _post(url: str, body: dict[str, Any]) -> Any:
     request = Request(url, orjson.dumps(body))  # noqa: S310 - the test's own server
-    with urlopen(request, timeout=10) as response:  # noqa: S310
+    with urlopen(request, timeout=10) as response:  # noqa: S310 - loopback, http alone
         return orjson.loads(response.read())

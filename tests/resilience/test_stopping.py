@@ -58,6 +58,7 @@ async def test_ctrl_c_answers_with_what_was_stored_and_what_was_not(
         posting: asyncio.Task[Answer] = asyncio.create_task(
             client.post(DOCUMENTS, {"documents": batch})
         )
+        # Polled, since nothing tells a client that the first documents are stored.
         while not (await client.get("/v1/collections/default")).ok()["documents"]:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         assert await stop(running) < 2
