@@ -11,13 +11,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
-from memoryd.api.errors import REQUEST_ID
+from memoryd.api.notes import NOTES, Notes
+from memoryd.api.route import route_of
 from memoryd.errors import ForbiddenError, UnauthorizedError
 
 logger = logging.getLogger("memoryd.access")
 
 _HEALTH = frozenset({"/health", "/health/ready"})
-_PUBLIC = _HEALTH | {"/"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -25,17 +25,17 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 async def note_request(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id, and log method, path, status and milliseconds; never texts."""
     given = request.headers.get("X-Request-Id", "")
-    request[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    request[NOTES] = Notes(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
     started = time.perf_counter()
     response = await handler(request)
-    response.headers["X-Request-Id"] = request[REQUEST_ID]
+    response.headers["X-Request-Id"] = request[NOTES].id
     logger.info(
         "%s %s %d %.1f ms %s",
         request.method,
         request.rel_url.raw_path,  # as it was sent: a decoded line end would forge a line
         response.status,
         (time.perf_counter() - started) * 1000,
-        request[REQUEST_ID],
+        request[NOTES].id,
     )
     return response
 
@@ -74,7 +74,9 @@ def require_key(key: str) -> Middleware:
 
     @web.middleware
     async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path not in _PUBLIC and not _is_key(request, key):
+        route = route_of(request)
+        is_public = route is not None and route.scope is None
+        if not is_public and not _is_key(request, key):
             raise UnauthorizedError(
                 "an API key is needed: send it as 'Authorization: Bearer <key>' or 'X-Api-Key'"
             )

@@ -29,6 +29,8 @@ _ALTERNATIVE = "~"
 
 T = TypeVar("T", bound=BaseModel)
 
+_VALUE: web.RequestKey[Any] = web.RequestKey("value", object)
+
 
 async def read_json(request: web.Request) -> Any:
     """Return the JSON value of the body, whatever its Content-Type says.
@@ -51,8 +53,14 @@ async def read_lenient_json(request: web.Request) -> Any:
     """Return the first JSON value of the body as Go's decoder would: what peers' clients rely on.
 
     Bytes after the value are ignored; bytes that are not UTF-8 and lone surrogates become U+FFFD.
-    Raises InvalidInputError for what is not JSON.
+    It is decoded once, however often it is read. Raises InvalidInputError for what is not JSON.
     """
+    if _VALUE not in request:
+        request[_VALUE] = await _read_leniently(request)
+    return request[_VALUE]
+
+
+async def _read_leniently(request: web.Request) -> Any:
     data = await read_bytes(request)
     if not data.strip():
         raise InvalidInputError("missing request body")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from memoryd.api.bodies import DocumentBody, parse, read_json
 from memoryd.api.collections import find
@@ -21,6 +22,12 @@ from memoryd.memory.documents import delete_document
 from memoryd.memory.ingest import ingest, ingest_document
 from memoryd.memory.state import Memory
 from memoryd.storage import documents as storage
+
+
+class StoreQuery(BaseModel):
+    """How documents are stored."""
+
+    wait: bool = True
 
 
 async def store(request: web.Request) -> web.Response:

@@ -1,20 +1,34 @@
 """What the dialects that embed have in common."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from aiohttp import web
 
-from memoryd.embeddings.model import EmbeddingModel, Embeddings
+from memoryd.api.notes import NOTES
+from memoryd.embeddings.model import EmbeddingModel, Embeddings, Scores, TokenEmbeddings
 from memoryd.errors import InvalidInputError
+
+Cost: TypeAlias = Embeddings | TokenEmbeddings | Scores
 
 _IMAGE_KEYS = frozenset({"image", "image_url", "input_audio", "audio", "multimodal_data"})
 
 
+def note_cost(request: web.Request, response: web.StreamResponse, cost: Cost) -> None:
+    """Note what a request has cost, and tell in a header how many inputs were cut."""
+    request[NOTES].tokens += cost.token_count
+    request[NOTES].truncated += cost.truncated
+    response.headers["X-Truncated-Inputs"] = str(cost.truncated)
+
+
 def add_notes(
-    response: web.Response, model: EmbeddingModel, embeddings: Embeddings, dimensions: int | None
+    request: web.Request,
+    response: web.Response,
+    model: EmbeddingModel,
+    embeddings: Embeddings,
+    dimensions: int | None,
 ) -> None:
-    """Tell in headers how many inputs were cut, and of a width that `model` wasn't trained for."""
-    response.headers["X-Truncated-Inputs"] = str(embeddings.truncated)
+    """Note what embedding has cost, and tell of a width that `model` wasn't trained for."""
+    note_cost(request, response, embeddings)
     if dimensions is not None and not model.is_trained_for(dimensions):
         response.headers["Warning"] = (
             f'299 memoryd "{model.spec.name} was not trained for {dimensions} dimensions"'

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import orjson
@@ -10,18 +9,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from memoryd import errors
+from memoryd.api.notes import NOTES
+from memoryd.api.route import Dialect, dialect_of
 
 logger = logging.getLogger(__name__)
-
-REQUEST_ID = web.RequestKey("id", str)
-
-
-class Dialect(Enum):
-    """Whose shape of errors a route answers with."""
-
-    MEMORYD = "memoryd"
-    OPENAI = "openai"
-    OLLAMA = "ollama"
 
 
 @dataclass(frozen=True)
@@ -48,6 +39,7 @@ FAULTS: dict[type[errors.MemorydError], Fault] = {
     errors.ConflictError: Fault(409, _INVALID, "conflict"),
     errors.EmbeddingError: Fault(400, _INVALID, "invalid_value"),
     errors.ModelKindError: Fault(501, "not_supported_error", "wrong_model"),
+    errors.OverloadedError: Fault(429, "rate_limit_error", "rate_limited"),
     errors.UnavailableError: Fault(503, "api_error", "overloaded"),
     errors.StorageFullError: Fault(507, "api_error", "storage_full"),
     errors.ModelFileError: Fault(501, "api_error", "model_unusable"),
@@ -55,8 +47,16 @@ FAULTS: dict[type[errors.MemorydError], Fault] = {
     errors.MemorydError: Fault(500, "api_error", "internal_error"),
 }
 
-# What OpenAI's clients wait on and try again.
-_OPENAI_OVERLOAD = Fault(429, "rate_limit_error", "rate_limited")
+# What Ollama's clients wait on and try again.
+_OLLAMA_OVERLOAD = Fault(503, "api_error", "overloaded")
+
+_TEI_FAULTS: dict[type, Fault] = {
+    errors.OverloadedError: Fault(429, "Overloaded", "rate_limited"),
+    errors.UnavailableError: Fault(503, "Unhealthy", "overloaded"),
+    errors.ModelKindError: Fault(424, "Backend", "wrong_model"),
+    errors.TooLargeError: Fault(413, "Validation", "too_large"),
+    errors.InvalidInputError: Fault(422, "Validation", "invalid_value"),
+}
 
 # What Ollama says for the same thing, literally: its clients look for these.
 _OLLAMA_TEXTS: dict[type[errors.MemorydError], str] = {
@@ -81,29 +81,33 @@ def error_object(error: errors.MemorydError) -> dict[str, Any]:
     }
 
 
-def dialect_of(request: web.Request) -> Dialect:
-    """Return the dialect that the route, or where there is none its path, speaks."""
-    if request.path.startswith("/api/"):
-        return Dialect.OLLAMA
-    return Dialect.OPENAI if request.path == "/v1/embeddings" else Dialect.MEMORYD
-
-
 def error_response(request: web.Request, error: errors.MemorydError) -> web.Response:
     """Return the answer that tells `error` in the shape of the request's dialect."""
     fault = fault_of(error)
-    dialect = dialect_of(request)
-    if dialect is Dialect.OPENAI and isinstance(error, errors.OverloadedError):
-        fault = _OPENAI_OVERLOAD
-    if dialect is Dialect.OLLAMA:
-        body: dict[str, Any] = {"error": _ollama_text(error)}
-    else:
-        body = {"error": error_object(error) | {"type": fault.type, "code": fault.code}}
+    match dialect_of(request):
+        case Dialect.OLLAMA:
+            if isinstance(error, errors.OverloadedError):
+                fault = _OLLAMA_OVERLOAD
+            body: dict[str, Any] = {"error": _ollama_text(error)}
+        case Dialect.TEI:
+            fault = _tei_fault(error, fault)
+            body = {"error": error.message, "error_type": fault.type}
+        case Dialect.OPENAI:
+            body = {"error": error_object(error)}
     response = json_response(body, status=fault.status)
     if isinstance(error, errors.UnavailableError):
         response.headers["Retry-After"] = str(error.retry_after_s)
     if fault.status == 501:
         response.headers["x-should-retry"] = "false"  # OpenAI's clients try others of 5xx again
     return response
+
+
+def _tei_fault(error: errors.MemorydError, fault: Fault) -> Fault:
+    """Return the fault with TEI's status and type (core/src/lib.rs, router/src/http/types.rs)."""
+    for kind in type(error).__mro__:
+        if kind in _TEI_FAULTS:
+            return _TEI_FAULTS[kind]
+    return Fault(fault.status, "Validation" if fault.status < 500 else "Backend", fault.code)
 
 
 def _ollama_text(error: errors.MemorydError) -> str:
@@ -129,7 +133,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         if fault_of(error).status == 500:
             return _unexpected(request)
         if fault_of(error).status > 500:
-            logger.warning("request %s: %s", request[REQUEST_ID], error.message)
+            logger.warning("request %s: %s", request[NOTES].id, error.message)
         return error_response(request, error)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
@@ -152,6 +156,6 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 def _unexpected(request: web.Request) -> web.Response:
     """Log the exception that is being handled, and answer under which id it stands there."""
-    logger.exception("request %s failed", request[REQUEST_ID])
-    message = f"memoryd failed at this request: see its log for {request[REQUEST_ID]}"
+    logger.exception("request %s failed", request[NOTES].id)
+    message = f"memoryd failed at this request: see its log for {request[NOTES].id}"
     return error_response(request, errors.MemorydError(message))

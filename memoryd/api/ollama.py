@@ -60,7 +60,7 @@ async def embed(request: web.Request) -> web.Response:
             "prompt_eval_count": embeddings.token_count,
         }
     )
-    add_notes(response, model, embeddings, options.dimensions)
+    add_notes(request, response, model, embeddings, options.dimensions)
     return response
 
 

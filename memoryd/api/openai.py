@@ -69,7 +69,7 @@ async def embeddings(request: web.Request) -> web.Response:
             },
         }
     )
-    add_notes(response, model, embedded, options.dimensions)
+    add_notes(request, response, model, embedded, options.dimensions)
     return response
 
 

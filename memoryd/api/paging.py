@@ -6,11 +6,19 @@ import re
 from datetime import UTC, datetime
 
 from aiohttp import web
+from pydantic import BaseModel, Field
 
 from memoryd.api.limits import PAGE
 from memoryd.errors import InvalidInputError
 
 _DEFAULT_LIMIT = 100
+
+
+class PageQuery(BaseModel):
+    """Which part of a list is asked for."""
+
+    cursor: str | None = None
+    limit: int = Field(_DEFAULT_LIMIT, ge=1, le=PAGE)
 
 
 def read_limit(request: web.Request) -> int:

@@ -2,67 +2,96 @@
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from pydantic import BaseModel
 
 from memoryd.api import access, collections, documents, errors, health, ollama, openai, search
+from memoryd.api.bodies import (
+    AliasBody,
+    CollectionBody,
+    CollectionPatchBody,
+    DocumentBody,
+    SearchBody,
+)
+from memoryd.api.documents import StoreQuery
+from memoryd.api.paging import PageQuery
+from memoryd.api.route import Dialect, Route, Scope, add_routes, route_of
+from memoryd.api.search import SearchQuery
 from memoryd.api.state import MEMORY
 from memoryd.errors import UnknownFieldError
 from memoryd.memory.state import Memory
 
+
+class NoQuery(BaseModel):
+    """Take nothing in the query string."""
+
+
+_COLLECTION = "/v1/collections/{collection:[^/]+}"
+_DOCUMENT = _COLLECTION + "/documents/{id:[^/]+}"
+
 ROUTES = [
-    web.get("/", health.root),
-    web.get("/health", health.alive),
-    web.get("/health/ready", health.ready),
-    web.get("/v1/limits", health.show_limits),
+    Route("GET", "/", health.root, scope=None),
+    Route("GET", "/health", health.alive, scope=None),
+    Route("GET", "/health/ready", health.ready, scope=None),
+    Route("GET", "/v1/limits", health.show_limits, query=NoQuery),
     # Collections
-    web.post("/v1/collections", collections.create),
-    web.get("/v1/collections", collections.list_),
-    web.get("/v1/collections/{collection:[^/]+}", collections.show),
-    web.patch("/v1/collections/{collection:[^/]+}", collections.update),
-    web.delete("/v1/collections/{collection:[^/]+}", collections.delete),
-    web.post("/v1/collections/{collection:[^/]+}/aliases", collections.move_alias),
-    # Documents
-    web.post("/v1/collections/{collection:[^/]+}/documents", documents.store),
-    web.get("/v1/collections/{collection:[^/]+}/documents", documents.list_),
-    web.get("/v1/collections/{collection:[^/]+}/documents/{id:[^/]+}", documents.show),
-    web.get(
-        "/v1/collections/{collection:[^/]+}/documents/{id:[^/]+}/chunks", documents.list_chunks
+    Route(
+        "POST",
+        "/v1/collections",
+        collections.create,
+        scope=Scope.WRITE,
+        query=NoQuery,
+        body=CollectionBody,
+        status=201,
     ),
-    web.delete("/v1/collections/{collection:[^/]+}/documents/{id:[^/]+}", documents.delete),
+    Route("GET", "/v1/collections", collections.list_, query=PageQuery),
+    Route("GET", _COLLECTION, collections.show, query=NoQuery),
+    Route(
+        "PATCH",
+        _COLLECTION,
+        collections.update,
+        scope=Scope.WRITE,
+        query=NoQuery,
+        body=CollectionPatchBody,
+    ),
+    Route("DELETE", _COLLECTION, collections.delete, scope=Scope.WRITE, query=NoQuery),
+    Route(
+        "POST",
+        _COLLECTION + "/aliases",
+        collections.move_alias,
+        scope=Scope.WRITE,
+        query=NoQuery,
+        body=AliasBody,
+    ),
+    # Documents
+    Route(
+        "POST",
+        _COLLECTION + "/documents",
+        documents.store,
+        scope=Scope.WRITE,
+        query=StoreQuery,
+        body=DocumentBody,
+    ),
+    Route("GET", _COLLECTION + "/documents", documents.list_, query=PageQuery),
+    Route("GET", _DOCUMENT, documents.show, query=NoQuery),
+    Route("GET", _DOCUMENT + "/chunks", documents.list_chunks, query=PageQuery),
+    Route("DELETE", _DOCUMENT, documents.delete, scope=Scope.WRITE, query=NoQuery),
     # Search
-    web.post("/v1/collections/{collection:[^/]+}/search", search.search),
-    web.get("/v1/collections/{collection:[^/]+}/search", search.search_by_query_string),
-    # Dialects
-    web.post("/api/embed", ollama.embed),
-    web.post("/v1/embeddings", openai.embeddings),
+    Route("POST", _COLLECTION + "/search", search.search, query=NoQuery, body=SearchBody),
+    Route("GET", _COLLECTION + "/search", search.search_by_query_string, query=SearchQuery),
+    # Ollama
+    Route("POST", "/api/embed", ollama.embed, Dialect.OLLAMA, body=ollama.EmbedBody),
+    # OpenAI
+    Route("POST", "/v1/embeddings", openai.embeddings, body=openai.EmbeddingsBody),
 ]
-
-
-# What memoryd's own routes take in the query string; all else there is refused by name. The
-# dialects' routes ignore it, as the peers do.
-_PAGE = frozenset({"cursor", "limit"})
-QUERY_STRINGS: dict[Handler, frozenset[str]] = {
-    health.show_limits: frozenset(),
-    collections.create: frozenset(),
-    collections.list_: _PAGE,
-    collections.show: frozenset(),
-    collections.update: frozenset(),
-    collections.delete: frozenset(),
-    collections.move_alias: frozenset(),
-    documents.store: frozenset({"wait"}),
-    documents.list_: _PAGE,
-    documents.show: frozenset(),
-    documents.list_chunks: _PAGE,
-    documents.delete: frozenset(),
-    search.search: frozenset(),
-    search.search_by_query_string: frozenset({"q", "limit", "offset", "mode"}),
-}
 
 
 @web.middleware
 async def check_query_string(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse parameters that a route of memoryd's own doesn't have."""
-    known = QUERY_STRINGS.get(request.match_info.handler)
-    unknown = [] if known is None else [name for name in request.query if name not in known]
+    route = route_of(request)
+    if route is None or route.query is None:
+        return await handler(request)
+    unknown = [name for name in request.query if name not in route.query.model_fields]
     if unknown:
         raise UnknownFieldError(f"{unknown[0]} is not a parameter of this request", unknown[0])
     return await handler(request)
@@ -79,5 +108,5 @@ def build_app(memory: Memory) -> web.Application:
     middlewares.append(check_query_string)
     app = web.Application(middlewares=middlewares, client_max_size=settings.max_body_bytes)
     app[MEMORY] = memory
-    app.add_routes(ROUTES)
+    add_routes(app, ROUTES)
     return app

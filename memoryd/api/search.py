@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from aiohttp import web
+from pydantic import BaseModel, Field
 
 from memoryd.api import limits
 from memoryd.api.bodies import SearchBody, VectorQuery, WithBody, parse, read_json
@@ -17,6 +18,15 @@ from memoryd.errors import InvalidInputError, TooLargeError
 from memoryd.memory.search import FoundChunk, Query, Result, Results
 from memoryd.memory.search import search as run_search
 from memoryd.vectors.types import Vector
+
+
+class SearchQuery(BaseModel):
+    """What to look for, in a query string."""
+
+    q: str = ""
+    limit: int = Field(10, ge=1, le=limits.SEARCH_LIMIT)
+    offset: int = Field(0, ge=0, le=limits.SEARCH_DEPTH)
+    mode: str = "dense"
 
 
 async def search(request: web.Request) -> web.Response:

@@ -13,7 +13,10 @@ _AT_ONCE = 2  # the server works on one batch while the next is on its way
 _RETRIES = 5
 _WAIT_S = 1
 _LONGEST_WAIT_S = 30
+# What memoryd says where there is no room, and the statuses that say it of a whole request.
 _OVERLOADED = "overloaded"
+_NO_ROOM = frozenset({_OVERLOADED, "rate_limited"})
+_NO_ROOM_STATUSES = frozenset({429, 503})
 # Whoever answers so refuses every batch: a wrong key, no such collection, another server.
 _HOPELESS = frozenset({401, 403, 404, 405})
 
@@ -67,7 +70,7 @@ async def _post(client: Client, path: str, batch: list[Item]) -> tuple[list[Outc
             raise
         if error.status == 413 and len(batch) > 1:
             return await _post_halves(client, path, batch)
-        code = _OVERLOADED if error.status == 503 else "refused"
+        code = _OVERLOADED if error.status in _NO_ROOM_STATUSES else "refused"
         return [failure(item["id"], code, error.message) for item in batch], error.retry_after_s
     return answer["documents"], _WAIT_S
 
@@ -81,4 +84,4 @@ async def _post_halves(client: Client, path: str, batch: list[Item]) -> tuple[li
 
 
 def _is_overloaded(outcome: Outcome) -> bool:
-    return bool(outcome["status"] == "failed" and outcome["error"]["code"] == _OVERLOADED)
+    return bool(outcome["status"] == "failed" and outcome["error"]["code"] in _NO_ROOM)

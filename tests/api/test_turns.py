@@ -158,7 +158,7 @@ async def test_more_requests_than_may_wait_are_told_to_come_back(
         assert len(refused) >= 20
         assert held
         for answer in refused:
-            answer.refused(503, "overloaded")
+            answer.refused(429, "rate_limited")
             assert int(answer.headers["Retry-After"]) >= 1
         outcomes = [answer.ok()["documents"][0] for answer in answers]
         assert {outcome["status"] for outcome in outcomes} <= {"stored", "replaced"}
@@ -187,7 +187,7 @@ async def test_a_crowd_of_batches_is_turned_away_whole(serve: Serve, models_dir:
         assert refused
         assert held
         for answer in refused:
-            answer.refused(503, "overloaded")
+            answer.refused(429, "rate_limited")
             assert int(answer.headers["Retry-After"]) >= 1
         for answer in answers:
             assert {one["status"] for one in answer.ok()["documents"]} == {"stored"}

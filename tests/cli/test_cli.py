@@ -82,15 +82,16 @@ async def test_a_batch_of_more_files_than_the_server_takes_is_sent_in_parts(
     assert (said.status, said.out) == (0, "20 files: 20 stored\n")
 
 
-async def test_a_server_without_room_is_asked_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("status", "code"), [(429, "rate_limited"), (503, "overloaded")])
+async def test_a_server_without_room_is_asked_again(tmp_path: Path, status: int, code: str) -> None:
     requests = 0
 
     async def refuse_twice(request: web.Request) -> web.Response:
         nonlocal requests
         requests += 1
         if requests <= 2:
-            error = {"error": {"message": "busy", "code": "overloaded"}}
-            return web.json_response(error, status=503, headers={"Retry-After": "0"})
+            error = {"error": {"message": "busy", "code": code}}
+            return web.json_response(error, status=status, headers={"Retry-After": "0"})
         return web.json_response({"documents": stored((await request.json())["documents"])})
 
     write(tmp_path, a="cat")

@@ -1,0 +1,77 @@
+"""What a route is: where it is, who serves it, whose shape its errors have, who may call it."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel
+
+
+class Dialect(Enum):
+    """Whose shape of errors a route answers with."""
+
+    OPENAI = "openai"
+    """And memoryd's own, and all others that have no shape of their own here."""
+    OLLAMA = "ollama"
+    TEI = "tei"
+
+
+class Scope(Enum):
+    """What an API key must allow."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class Route:
+    """Describe one route; the OpenAPI document is made of these."""
+
+    method: str
+    path: str
+    handler: Handler
+    dialect: Dialect = Dialect.OPENAI
+    scope: Scope | None = Scope.READ
+    """None: it wants no key."""
+    query: type[BaseModel] | None = None
+    """What validates the query string; None: it is ignored, as peers do."""
+    body: Any = None
+    """The type that validates the body."""
+    answer: Any = None
+    """The type of what is answered as JSON."""
+    status: int = 200
+    """Of an answer that is no error."""
+    content_type: str = "application/json"
+    """Of the answer."""
+
+
+DIALECT = web.RequestKey("dialect", Dialect)
+"""Set where a path belongs to several dialects, once the body has told which."""
+
+_ROUTES = web.AppKey("routes", dict[web.AbstractRoute, Route])
+
+
+def add_routes(app: web.Application, routes: list[Route]) -> None:
+    """Let `app` serve `routes`; those of GET answer HEAD too."""
+    app[_ROUTES] = {}
+    for route in routes:
+        methods = ("GET", "HEAD") if route.method == "GET" else (route.method,)
+        for method in methods:
+            app[_ROUTES][app.router.add_route(method, route.path, route.handler)] = route
+
+
+def route_of(request: web.Request) -> Route | None:
+    """Return the route that serves `request`, None where there is none."""
+    return request.app[_ROUTES].get(request.match_info.route)
+
+
+def dialect_of(request: web.Request) -> Dialect:
+    """Return the dialect that the request speaks: by its body, its route, else its path."""
+    if DIALECT in request:
+        return request[DIALECT]
+    if route := route_of(request):
+        return route.dialect
+    return Dialect.OLLAMA if request.path.startswith("/api/") else Dialect.OPENAI
