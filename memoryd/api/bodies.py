@@ -147,6 +147,12 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class PeerBody(BaseModel):
+    """Ignore unknown fields, as the peers do, and refuse values of another type; null is absent."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
 def _check_id(value: str) -> str:
     if value in (".", ".."):
         raise ValueError("'.' and '..' can't be ids")

@@ -4,9 +4,8 @@ import time
 from typing import Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict
 
-from memoryd.api.bodies import parse, read_lenient_json
+from memoryd.api.bodies import PeerBody, parse, read_lenient_json
 from memoryd.api.durations import parse_keep_alive
 from memoryd.api.embedding import add_notes, refuse_images
 from memoryd.api.errors import json_response
@@ -17,10 +16,8 @@ from memoryd.memory.embed import EmbedOptions
 from memoryd.memory.embed import embed as embed_texts
 
 
-class EmbedBody(BaseModel):
+class EmbedBody(PeerBody):
     """What /api/embed takes; other fields are ignored, null is absent."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
 
     model: str | None = None
     input: Any = None

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict
 
-from memoryd.api.bodies import parse, read_lenient_json
+from memoryd.api.bodies import PeerBody, parse, read_lenient_json
 from memoryd.api.embedding import add_notes, refuse_images
 from memoryd.api.errors import json_response
 from memoryd.api.state import MEMORY
@@ -20,10 +19,8 @@ from memoryd.models.catalog import OPENAI_NAMES
 from memoryd.vectors.types import Vectors
 
 
-class EmbeddingsBody(BaseModel):
+class EmbeddingsBody(PeerBody):
     """What /v1/embeddings takes; other fields are ignored, null is absent."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
 
     model: str | None = None
     input: Any = None
