@@ -1,7 +1,6 @@
 """The composition root: what is built, in which order, and how long it lives."""
 
 import asyncio
-import ipaddress
 import logging
 import signal
 import sys
@@ -10,11 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
-from memoryd.api.routes import build_app
+from memoryd.api.routes import METRICS_ROUTES, build_app
 from memoryd.config import Settings
 from memoryd.embeddings.engine import Engine, EngineLimits, Loader
 from memoryd.errors import SetupError
 from memoryd.memory.collections import ensure_default
+from memoryd.memory.keys import Keyring
+from memoryd.memory.model_aliases import check_aliases
 from memoryd.memory.models import ModelLoader
 from memoryd.memory.state import Memory
 from memoryd.postgres.server import Server, run_server
@@ -54,6 +55,7 @@ async def open_memory(
         database = await stack.enter_async_context(
             open_database(dsn, max_connections=settings.database_connections)
         )
+        check_exposure(settings, has_keys=await Keyring(settings, database).exist())
         await loading
         memory = Memory(settings, database, engine)
         stack.push_async_callback(memory.stop)
@@ -71,8 +73,8 @@ def _limits(settings: Settings) -> EngineLimits:
 
 
 @asynccontextmanager
-async def listen(memory: Memory) -> AsyncIterator[str]:
-    """Serve HTTP while the block runs, and yield the URL.
+async def listen(memory: Memory) -> AsyncIterator[list[str]]:
+    """Serve HTTP while the block runs, and yield the URLs, one for each port.
 
     At the end nothing new is taken on; what is under way gets over a second, documents that are
     not begun are answered as not stored.
@@ -87,9 +89,7 @@ async def listen(memory: Memory) -> AsyncIterator[str]:
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.host, settings.port)
-        await _start(site, settings)
-        yield _url(settings.host, runner.addresses[0][1])
+        yield [await _listen_on(runner, settings.host, port) for port in settings.port]
     finally:
         memory.is_stopping = True
         refusal = asyncio.get_running_loop().call_later(_REFUSE_AFTER_S, memory.engine.refuse)
@@ -98,51 +98,73 @@ async def listen(memory: Memory) -> AsyncIterator[str]:
         memory.engine.refuse()
 
 
-async def _start(site: web.TCPSite, settings: Settings) -> None:
+@asynccontextmanager
+async def listen_metrics(memory: Memory) -> AsyncIterator[str | None]:
+    """Serve the metrics alone while the block runs, and yield the URL; None where no port is set.
+
+    They want no key there: what scrapes them often has none to send.
+    """
+    settings = memory.settings
+    if settings.metrics_port is None:
+        yield None
+        return
+    runner = web.AppRunner(
+        build_app(memory, METRICS_ROUTES), access_log=None, handle_signals=False, shutdown_timeout=0
+    )
+    await runner.setup()
     try:
-        await site.start()
+        url = await _listen_on(runner, settings.host, settings.metrics_port, "--metrics-port")
+        logger.info("metrics are at %s/metrics", url)
+        yield url
+    finally:
+        await runner.cleanup()
+
+
+async def _listen_on(runner: web.AppRunner, host: str, port: int, option: str = "--port") -> str:
+    """Return the URL at which `runner` listens too from now on; port 0 picks a free one."""
+    before = len(runner.addresses)
+    try:
+        await web.TCPSite(runner, host, port).start()
     except OSError as error:
         raise SetupError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
-            "Another server may use it: choose another with --port"
+            f"cannot listen on {host} port {port}: {error.strerror}. "
+            f"Another server may use it: choose another with {option}"
         ) from error
+    return _url(host, runner.addresses[before][1])
 
 
 def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def check_exposure(settings: Settings) -> None:
-    """Raise SetupError where others could reach memoryd without a key."""
-    if settings.api_key or _is_loopback(settings.host):
+def check_exposure(settings: Settings, *, has_keys: bool = False) -> None:
+    """Raise SetupError where others could reach memoryd without a key and nobody has allowed it."""
+    if settings.api_key or has_keys or settings.allow_no_key or not settings.is_exposed:
         return
     raise SetupError(
-        f"{settings.host} can be reached from other machines: set MEMORYD_API_KEY, "
-        "or listen on 127.0.0.1"
+        f"{settings.host or 'an empty host'} can be reached from other machines: set "
+        "MEMORYD_API_KEY, make a key with `memoryd keys create` while memoryd listens on "
+        "127.0.0.1, or say --allow-no-key true where whoever reaches it may do everything"
     )
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Run memoryd until SIGINT or SIGTERM; `announce` is called with the URL once it listens."""
-    check_exposure(settings)
+    """Run memoryd until SIGINT or SIGTERM; `announce` is called with each URL once it listens."""
+    check_aliases(ModelLoader.of(settings))
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     main = asyncio.current_task()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, main.cancel)  # type: ignore[union-attr] # inside a coroutine there is a task
     try:
-        async with open_memory(settings) as (memory, server), listen(memory) as url:
+        async with (
+            open_memory(settings) as (memory, server),
+            listen(memory) as urls,
+            listen_metrics(memory),
+        ):
             if server:
-                server.announce(url)
-            announce(url)
+                server.announce(urls[0])
+            for url in urls:
+                announce(url)
             await asyncio.Event().wait()
     except asyncio.CancelledError:
         logger.info("stopped")

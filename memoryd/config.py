@@ -1,10 +1,12 @@
 """Every setting, once: an option of `memoryd serve`, a variable, a key of memoryd.toml."""
 
+import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -12,6 +14,12 @@ from memoryd.errors import SetupError
 from memoryd.machine import memory_bytes
 
 ENVIRONMENT_PREFIX = "MEMORYD_"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+# `*`, or scheme://host[:port] with a `*` for any part of the host or for the port.
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[a-z0-9.*_-]*(\[[0-9a-f:]+\])?(:([0-9]+|\*))?")
 
 
 def default_data_dir() -> Path:
@@ -33,7 +41,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8765, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    port: tuple[Port, ...] = Field(
+        (8765,),
+        min_length=1,
+        description="Port to listen on; 0 picks a free one. It can be given several times, in a "
+        "variable with commas.",
+    )
+    metrics_port: Port | None = Field(
+        None,
+        description="Port on which /metrics is served alone, without a key, since it tells numbers "
+        "and names of models and no texts.",
+    )
     data_dir: Path = Field(
         default_factory=default_data_dir, description="Where the embedded Postgres keeps its data."
     )
@@ -45,6 +63,11 @@ class Settings(BaseModel):
         None, description="Your own Postgres (with pgvector) instead of the embedded one."
     )
     model: str = Field("all-minilm", description="Embedding model of new collections.")
+    alias: dict[str, str] = Field(
+        {},
+        description="Another name for a model, as in `mxbai-embed-large=all-minilm`, before any "
+        "model that has that name. It can be given several times, in a variable with commas.",
+    )
     memory_budget_bytes: int = Field(
         default_factory=lambda: memory_bytes() // 2,
         gt=0,
@@ -72,12 +95,33 @@ class Settings(BaseModel):
     measure_models: bool = Field(
         True, description="Whether a new model is measured for some seconds, to run it the fastest."
     )
+    token_ids: Literal["auto", "model", "cl100k"] = Field(
+        "auto",
+        description="Whose the token ids are that /v1/embeddings is sent: the model's own, "
+        "cl100k's, or by the model's name: cl100k's for the names of OpenAI's models.",
+    )
     pad_dimensions: bool = Field(
         False,
         description="Whether vectors are padded with zeros where more dimensions are asked for.",
     )
     api_key: SecretStr | None = Field(
-        None, description="Key that clients must send; needed to listen beyond this machine."
+        None,
+        description="Key that clients may send for everything, beside those of `memoryd keys`; "
+        "one is needed to listen beyond this machine.",
+    )
+    allow_no_key: bool = Field(
+        False,
+        description="Whether memoryd may listen beyond this machine without a key: whoever reaches "
+        "it can do everything.",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (),
+        description="Origin of web pages that may use memoryd, beside those of this machine: "
+        "`https://app.example`, `https://*.example`, `http://10.0.0.7:*`, or `*` for all. It can "
+        "be given several times, in a variable with commas.",
+    )
+    log_format: str = Field(
+        "text", pattern="^(text|json)$", description="text, or json: an object in each line."
     )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error."
@@ -93,10 +137,65 @@ class Settings(BaseModel):
         8, ge=2, le=40, description="Most connections to Postgres at once."
     )
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _list_ports(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return given.split(",")
+        return (given,) if isinstance(given, int) else given
+
+    @field_validator("port")
+    @classmethod
+    def _refuse_twice(cls, ports: tuple[int, ...]) -> tuple[int, ...]:
+        named = [port for port in ports if port]
+        if len(named) > len(set(named)):
+            raise ValueError("the same port stands there twice")
+        return ports
+
+    @field_validator("alias", mode="before")
+    @classmethod
+    def _read_aliases(cls, given: Any) -> Any:
+        texts = given.split(",") if isinstance(given, str) else given
+        if not isinstance(texts, list):
+            return texts
+        pairs = [_pair(text) for text in texts]
+        if len(pairs) > len(dict(pairs)):
+            raise ValueError("the same name stands there twice")
+        return dict(pairs)
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _list_origins(cls, given: Any) -> Any:
+        return given.split(",") if isinstance(given, str) else given
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin.strip().lower() for origin in given)
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin, such as https://app.example")
+        return origins
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether other machines can reach memoryd."""
+        return not is_loopback(self.host)
+
     @field_validator("data_dir", "models_dir")
     @classmethod
     def _find(cls, path: Path) -> Path:
         return _full(path)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether `host`, a name or an address, is this machine and no other."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load_settings(
@@ -108,11 +207,11 @@ def load_settings(
     """Merge memoryd.toml, `MEMORYD_…` variables and `overrides`, the later over the earlier.
 
     `config` (else $MEMORYD_CONFIG) names the file; variables that are empty count as absent, and
-    so do `overrides` that are None. Raises SetupError naming the setting that is wrong and where it
-    was set.
+    so do `overrides` that are None or an empty list. Raises SetupError naming the setting that is
+    wrong and where it was set.
     """
     config = config or (Path(path) if (path := environment.get("MEMORYD_CONFIG")) else None)
-    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    given = {name: value for name, value in (overrides or {}).items() if value not in (None, [])}
     from_file = _read_config(config) if config else {}
     from_environment = {
         name: value
@@ -130,7 +229,14 @@ def load_settings(
             origin = f"variable {ENVIRONMENT_PREFIX}{name.upper()}"
         else:
             origin = f"key {name!r} in {config}"
-        raise SetupError(f"{origin}: {first['msg']}") from error
+        raise SetupError(f"{origin}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _pair(text: Any) -> tuple[str, str]:
+    name, separator, model = str(text).partition("=")
+    if not (name.strip() and separator and model.strip()):
+        raise ValueError(f"{text!r} must be of the form name=model")
+    return name.strip(), model.strip()
 
 
 def _full(path: Path) -> Path:

@@ -4,10 +4,12 @@ MemorydError
 ├── InvalidInputError           a value that can't be used; `param` names the field
 │   ├── MissingFieldError       a required field is absent
 │   ├── UnknownFieldError       a field that doesn't exist (a typo is never ignored)
+│   ├── EmptyInputError         nothing where something is needed
+│   ├── NotTextError            an image or a sound, which no model here takes
 │   ├── InputTooLongError       more tokens than the model takes, and none may be cut
 │   └── TooLargeError           over a limit, which the message names
-├── UnauthorizedError           no API key, or a wrong one
-├── ForbiddenError              a request that may not be made from where it comes
+├── UnauthorizedError           no API key, or one that is wrong, revoked or expired
+├── ForbiddenError              a request that its key, or where it comes from, doesn't allow
 ├── NotFoundError               a collection, document or path that doesn't exist
 │   └── ModelNotFoundError      a model that memoryd doesn't know or doesn't have
 ├── ConflictError               a name taken, a version that doesn't match, a thing in use
@@ -51,6 +53,14 @@ class UnknownFieldError(InvalidInputError):
     """Report a field that doesn't exist."""
 
 
+class EmptyInputError(InvalidInputError):
+    """Report an empty list where something is needed."""
+
+
+class NotTextError(InvalidInputError):
+    """Report an image or a sound: models take text alone."""
+
+
 class InputTooLongError(InvalidInputError):
     """Report an input of more tokens than the model takes, naming both numbers."""
 
@@ -60,11 +70,11 @@ class TooLargeError(InvalidInputError):
 
 
 class UnauthorizedError(MemorydError):
-    """Report a missing or wrong API key."""
+    """Report an API key that is missing, wrong, revoked or expired."""
 
 
 class ForbiddenError(MemorydError):
-    """Report a request that may not be made from where it comes."""
+    """Report a request that its key, or where it comes from, doesn't allow."""
 
 
 class NotFoundError(MemorydError):

@@ -65,7 +65,10 @@ def _default(name: str, field: Any) -> str:
         return _DEFAULTS_BY_USER[name]
     if field.default is PydanticUndefined:
         raise ValueError(f"say in _DEFAULTS_BY_USER what {name} is by default")
-    return "none" if field.default is None else f"`{field.default}`"
+    default = field.default
+    if isinstance(default, tuple):
+        default = ", ".join(map(str, default))
+    return "none" if default in (None, "", {}) else f"`{default}`"
 
 
 if __name__ == "__main__":

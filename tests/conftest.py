@@ -150,7 +150,7 @@ def serve(databases: Databases, models_dir: Path) -> Serve:
         **settings: Any,
     ) -> AsyncIterator[Running]:
         """Serve with `settings`, with the toy model unless an engine is given."""
-        chosen = Settings(port=0, models_dir=models_dir, **{"model": "toy", **settings})
+        chosen = Settings(**{"port": 0, "models_dir": models_dir, "model": "toy", **settings})
         async with AsyncExitStack() as stack:
             dsn = databases.dsn(await stack.enter_async_context(databases.make()))
             if engine is None:
@@ -163,7 +163,7 @@ def serve(databases: Databases, models_dir: Path) -> Serve:
             )
             memory = Memory(chosen, storage, engine)
             await ensure_default(memory)
-            url = await stack.enter_async_context(listen(memory))
+            [url] = await stack.enter_async_context(listen(memory))
             client = await stack.enter_async_context(Client(url, headers=headers))
             yield Running(client, memory, dsn)
 

@@ -14,9 +14,11 @@ from memoryd.embeddings.types import (
     ModelSpec,
     Pooling,
     PreparedModel,
+    Side,
     Tokens,
     Tuning,
     Vectors,
+    cut_at,
 )
 from memoryd.errors import ModelFileError, ModelNotFoundError
 from memoryd.memory.models import ModelLoader
@@ -32,7 +34,9 @@ TOY_WEIGHTS_BYTES, TOY_LANE_BYTES = 1000, 100
 BEGIN, END, UNKNOWN, NAN, EXPLODE = range(5)
 _FIRST_WORD = 5
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+_TOKEN_OR_SPECIAL = re.compile(rf"<begin>|<end>|{_TOKEN.pattern}")
 _TROUBLE = {"nan": NAN, "explode": EXPLODE}
+_SPECIAL = ("<begin>", "<end>", "<unknown>", " nan", " explode")
 
 
 def toy_vector(text: str) -> Vectors:
@@ -114,6 +118,7 @@ class ToyBackend:
         self.after = np.array([END], dtype=np.int32)
         self.weights_bytes = TOY_WEIGHTS_BYTES
         self.is_decoder = False
+        self.gives_probabilities = False
         self.delay_s = delay_s
         self.gate = threading.Event()
         self.gate.set()
@@ -141,20 +146,36 @@ class ToyBackend:
         """How many inputs the lanes have been given."""
         return sum(map(len, self.batches))
 
-    def tokenize(self, text: str, max_tokens: int | None = None) -> Tokens:
+    def tokenize(
+        self, text: str, max_tokens: int | None = None, *, parse_special: bool = False
+    ) -> Tokens:
         """Return one id per word or other character that is not a space; note the thread."""
         self.tokenizing.append(threading.current_thread().name)
         self.tokenizing_gate.wait(30)
         self.misuses += self.is_closed
-        words = _TOKEN.findall(text.lower())[: max_tokens and max_tokens + 1]
+        pattern = _TOKEN_OR_SPECIAL if parse_special else _TOKEN
+        words = pattern.findall(text.lower())[: max_tokens and max_tokens + 1]
         return np.array([_id(word) for word in words], dtype=np.int32)
 
-    def join(self, query: str, document: str, max_tokens: int) -> tuple[Tokens, int]:
+    def piece(self, token: int) -> bytes:
+        """Return the word after a space, or a special token's name."""
+        if token < _FIRST_WORD:
+            return _SPECIAL[token].encode()
+        return f" {WORDS[token - _FIRST_WORD]}".encode()
+
+    def detokenize(self, tokens: Tokens, *, skip_special: bool = False) -> str:
+        """Return the words."""
+        kept = [int(token) for token in tokens if not (skip_special and token in (BEGIN, END))]
+        return b"".join(map(self.piece, kept)).decode().strip()
+
+    def join(
+        self, query: str, document: str, max_tokens: int, side: Side = "right"
+    ) -> tuple[Tokens, int]:
         """Return both texts' words, END between them, and how many of the document were cut."""
         first = np.concatenate((self.before, self.tokenize(query), self.after))
-        second = np.concatenate((self.tokenize(document), self.after))
-        room = max_tokens - len(first)
-        return np.concatenate((first, second[:room])), max(0, len(second) - room)
+        second = self.tokenize(document)
+        kept = cut_at(second, max_tokens - len(first) - len(self.after), side)
+        return np.concatenate((first, kept, self.after)), len(second) - len(kept)
 
     def open_lane(self, max_tokens: int, max_sequences: int, pooling: Pooling) -> ToyLane:
         """Return a new lane, when the gate is open."""
@@ -175,6 +196,8 @@ class ToyBackend:
 
 
 def _id(word: str) -> int:
+    if word in _SPECIAL:
+        return _SPECIAL.index(word)
     if word in _TROUBLE:
         return _TROUBLE[word]
     return WORDS.index(word) + _FIRST_WORD if word in WORDS else UNKNOWN

@@ -1,93 +1,166 @@
-"""Who may call, and what is noted of each call."""
+"""Who may call, and what is logged of each call."""
 
-import hmac
-import ipaddress
 import logging
 import re
 import time
 import uuid
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
-from yarl import URL
+from aiohttp.typedefs import Handler
 
+from memoryd.api import health
+from memoryd.api.cors import ORIGINS, is_local
 from memoryd.api.notes import NOTES, Notes
-from memoryd.api.route import route_of
-from memoryd.errors import ForbiddenError, UnauthorizedError
+from memoryd.api.route import Route, route_of
+from memoryd.api.state import MEMORY
+from memoryd.documents.types import Collection
+from memoryd.errors import ForbiddenError
+from memoryd.memory.keys import EVERYTHING, Grant, Keyring
 
 logger = logging.getLogger("memoryd.access")
 
-_HEALTH = frozenset({"/health", "/health/ready"})
+KEYS = web.AppKey("keys", Keyring)
+GRANT = web.RequestKey("grant", Grant)
+"""What the sender may do; public routes have none."""
+
+# They tell nothing, and are asked by whatever name a machine goes.
+_HEALTH = frozenset({health.alive, health.ready})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_CLIENT_LEFT = 499  # as nginx says it
 
 
 @web.middleware
 async def note_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request an id, and log method, path, status and milliseconds; never texts."""
+    """Give the request an id, and log it when it is answered; never texts."""
     given = request.headers.get("X-Request-Id", "")
     request[NOTES] = Notes(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
     started = time.perf_counter()
-    response = await handler(request)
-    response.headers["X-Request-Id"] = request[NOTES].id
-    logger.info(
-        "%s %s %d %.1f ms %s",
-        request.method,
-        request.rel_url.raw_path,  # as it was sent: a decoded line end would forge a line
-        response.status,
-        (time.perf_counter() - started) * 1000,
-        request[NOTES].id,
-    )
+    status = _CLIENT_LEFT
+    try:
+        response = await handler(request)
+        status = response.status
+    finally:
+        _log(request, status, (time.perf_counter() - started) * 1000)
     return response
 
 
-@web.middleware
-async def refuse_foreign_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a web page of another origin sends, where no key keeps it out.
+async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell the client the id under which the request stands in the log."""
+    response.headers["X-Request-Id"] = request[NOTES].id
 
-    A page can post to a loopback address without asking, and by a name of its own that leads there
-    (DNS rebinding) also read.
-    """
-    origin = request.headers.get("Origin")
-    hosts = [request.host] if origin is None else [request.host, origin.partition("://")[2]]
-    foreign = [host for host in hosts if not _is_loopback(host)]
-    if foreign and request.path not in _HEALTH:
-        raise ForbiddenError(
-            f"without an API key memoryd answers to localhost alone, not to {foreign[0]!r} in Host "
-            "or Origin: start it with MEMORYD_API_KEY"
-        )
+
+def _log(request: web.Request, status: int, milliseconds: float) -> None:
+    notes, resource = request[NOTES], request.match_info.route.resource
+    path = request.rel_url.raw_path  # as it was sent: a decoded line end would forge a line
+    known = {
+        "route": resource.canonical if resource else "",
+        "tokens": notes.tokens,
+        "truncated": notes.truncated,
+        "user": notes.user,
+        "key": notes.key,
+    }
+    logger.info(
+        "%s %s %d %.1f ms %s%s",
+        request.method,
+        path,
+        status,
+        milliseconds,
+        notes.id,
+        "".join(f" {name}={value}" for name, value in known.items() if value),
+        extra={
+            "fields": {
+                "request_id": notes.id,
+                "method": request.method,
+                "path": path,
+                "status": status,
+                "milliseconds": round(milliseconds, 1),
+                **known,
+            }
+        },
+    )
+
+
+@web.middleware
+async def check_access(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let pass whoever has a key for the route; without any keys, what comes from this machine."""
+    route = route_of(request)
+    is_public = route is not None and route.scope is None
+    if is_public and (_is_health(route) or _find_foreigner(request) is None):
+        return await handler(request)
+    if not await request.app[KEYS].are_wanted():
+        _refuse_foreign_pages(request)
+        request[GRANT] = EVERYTHING
+    elif not is_public:
+        request[GRANT] = await _check_key(request, route)
     return await handler(request)
 
 
-def _is_loopback(authority: str) -> bool:
-    try:
-        url = URL.build(authority=authority)
-        host = url.host or ""
-        if url.user is not None:
-            return False
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _is_health(route: Route | None) -> bool:
+    return route is not None and route.handler in _HEALTH
 
 
-def require_key(key: str) -> Middleware:
-    """Return the middleware that lets only holders of `key` pass, but for the health routes."""
+def _refuse_foreign_pages(request: web.Request) -> None:
+    """Raise ForbiddenError for what a web page of another origin sends.
 
-    @web.middleware
-    async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
-        route = route_of(request)
-        is_public = route is not None and route.scope is None
-        if not is_public and not _is_key(request, key):
-            raise UnauthorizedError(
-                "an API key is needed: send it as 'Authorization: Bearer <key>' or 'X-Api-Key'"
-            )
-        return await handler(request)
-
-    return check_key
+    Without a key nothing else keeps it out: a page can post to a loopback address without asking,
+    and by a name of its own that leads there (DNS rebinding) also read.
+    """
+    if foreigner := _find_foreigner(request):
+        raise ForbiddenError(
+            f"without an API key memoryd answers to localhost alone, not to {foreigner}: make a "
+            "key with `memoryd keys create`, or allow the origin of a page with "
+            "MEMORYD_CORS_ORIGINS"
+        )
 
 
-def _is_key(request: web.Request, key: str) -> bool:
-    given = request.headers.get("X-Api-Key", "")
+def _find_foreigner(request: web.Request) -> str | None:
+    """Return what in Host or Origin is neither this machine's nor allowed.
+
+    Where others are meant to reach memoryd, it can't know by which names they do.
+    """
+    origin = request.headers.get("Origin")
+    if origin is not None and not request.app[ORIGINS].allow(origin):
+        return f"the Origin {origin!r}"
+    if is_local(request.host) or request.app[MEMORY].settings.is_exposed:
+        return None
+    return f"the Host {request.host!r}"
+
+
+async def _check_key(request: web.Request, route: Route | None) -> Grant:
+    """Return what the sender's key opens, which includes the route."""
+    grant = await request.app[KEYS].grant(_given_key(request))
+    request[NOTES].key = grant.key_id
+    wanted = route.scope if route else None
+    if wanted and not grant.allows(wanted.value):
+        has = " and ".join(sorted(grant.scopes))
+        raise ForbiddenError(
+            f"this needs an API key with the scope {wanted.value}, and yours has {has}"
+        )
+    return grant
+
+
+def _given_key(request: web.Request) -> str:
+    """Return the key that was sent, as OpenAI's, llama.cpp's or Azure's clients send it."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        given = token.strip()
-    return hmac.compare_digest(given.encode("utf-8", "replace"), key.encode())
+    bearer = token.strip() if scheme.lower() == "bearer" else ""
+    others = (request.headers.get(name, "") for name in ("X-Api-Key", "api-key"))
+    return bearer or next(filter(None, others), "")
+
+
+def require_collection(request: web.Request, collection: Collection) -> None:
+    """Raise ForbiddenError where the sender's key doesn't open that collection."""
+    if not request[GRANT].opens(collection):
+        raise _for_some_alone()
+
+
+def require_all_collections(request: web.Request) -> None:
+    """Raise ForbiddenError where the sender's key is for some collections alone."""
+    if request[GRANT].collection_numbers is not None:
+        raise _for_some_alone()
+
+
+def _for_some_alone() -> ForbiddenError:
+    return ForbiddenError(
+        "this API key is for some collections alone: another one, and to make, name or delete any, "
+        "takes a key for all"
+    )

@@ -2,17 +2,13 @@
 
 import asyncio
 import json
-import unicodedata
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, ValidationError
-from pydantic import Tag as PydanticTag
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from memoryd.api import limits
 from memoryd.errors import (
     InvalidInputError,
     MemorydError,
@@ -24,8 +20,8 @@ from memoryd.errors import (
 # Kinds of pydantic's faults that are a limit passed.
 _OVER_LIMIT = frozenset({"too_large", "too_long", "string_too_long"})
 
-# Tags that tell alternatives of a field apart begin so; no client sees them in a path.
-_ALTERNATIVE = "~"
+ALTERNATIVE = "~"
+"""How tags begin that tell alternatives of a field apart; no client sees them in a path."""
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -136,7 +132,7 @@ def _path(at: str, location: tuple[int | str, ...]) -> str:
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif not part.startswith(_ALTERNATIVE):
+        elif not part.startswith(ALTERNATIVE):
             path += f".{part}" if path else part
     return path
 
@@ -151,130 +147,3 @@ class PeerBody(BaseModel):
     """Ignore unknown fields, as the peers do, and refuse values of another type; null is absent."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
-
-
-def _check_id(value: str) -> str:
-    if value in (".", ".."):
-        raise ValueError("'.' and '..' can't be ids")
-    if any(unicodedata.category(char) == "Cc" for char in value):
-        raise ValueError("an id can't have control characters")
-    return value
-
-
-def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
-    if _is_deeper(value, limits.METADATA_DEPTH):
-        raise _too_large(f"can be nested {limits.METADATA_DEPTH} deep at most")
-    if len(orjson.dumps(value)) > limits.METADATA_BYTES:
-        raise _too_large(f"can have {limits.METADATA_BYTES} bytes at most")
-    return value
-
-
-def _is_deeper(value: Any, depth: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    parts = value.values() if isinstance(value, dict) else value
-    return depth == 0 or any(_is_deeper(part, depth - 1) for part in parts)
-
-
-def _too_large(message: str) -> PydanticCustomError:
-    return PydanticCustomError("too_large", "{message}", {"message": message})
-
-
-def _check_not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be empty")
-    return value
-
-
-CollectionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-DocumentId = Annotated[
-    str, Field(min_length=1, max_length=limits.ID_CHARS), AfterValidator(_check_id)
-]
-Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
-Tag = Annotated[str, Field(min_length=1, max_length=limits.TAG_CHARS)]
-NotBlank = Annotated[str, AfterValidator(_check_not_blank)]
-Language = Annotated[str, Field(pattern=r"^[a-z_]{2,63}$")]
-
-
-class ChunkingBody(Body):
-    """How documents are cut."""
-
-    max_tokens: int = Field(256, ge=32)
-    overlap_tokens: int = Field(32, ge=0)
-    format: Literal["auto"] = "auto"
-
-
-class CollectionBody(Body):
-    """A collection to make."""
-
-    name: CollectionName
-    model: str | None = None
-    dimensions: int | None = Field(None, gt=0)
-    precision: Literal["half", "full"] = "half"
-    chunking: ChunkingBody | None = None
-    language: Language = "english"
-    metadata: Metadata = Field(default_factory=dict)
-
-
-class CollectionPatchBody(Body):
-    """What can be changed of a collection."""
-
-    name: CollectionName | None = None
-    language: Language | None = None
-    metadata: Metadata | None = None
-
-
-class AliasBody(Body):
-    """Another name for a collection."""
-
-    alias: CollectionName
-
-
-class DocumentBody(Body):
-    """A document to store."""
-
-    id: DocumentId | None = None
-    title: str = Field("", max_length=limits.TITLE_CHARS)
-    text: NotBlank
-    mime_type: str | None = Field(None, max_length=limits.MIME_TYPE_CHARS)
-    language: Language | None = None
-    metadata: Metadata = Field(default_factory=dict)
-    tags: list[Tag] = Field(default_factory=list, max_length=limits.TAGS)
-    expires_at: None = None
-    on_conflict: Literal["replace", "skip", "error"] = "replace"
-
-
-class VectorQuery(Body):
-    """A vector to search with."""
-
-    vector: list[float] = Field(min_length=1, max_length=limits.VECTOR_DIMENSIONS)
-
-
-class WithBody(Body):
-    """What results carry beside ids and scores."""
-
-    text: bool = True
-    metadata: bool = True
-    vector: bool = False
-
-
-def _kind_of_query(value: Any) -> str:
-    return f"{_ALTERNATIVE}vector" if isinstance(value, dict) else f"{_ALTERNATIVE}text"
-
-
-class SearchBody(Body):
-    """What to look for."""
-
-    query: Annotated[
-        Annotated[NotBlank, PydanticTag(f"{_ALTERNATIVE}text")]
-        | Annotated[VectorQuery, PydanticTag(f"{_ALTERNATIVE}vector")],
-        Discriminator(_kind_of_query),
-    ]
-    mode: Literal["hybrid", "dense", "lexical"] = "dense"
-    limit: int = Field(10, ge=1, le=limits.SEARCH_LIMIT)
-    offset: int = Field(0, ge=0)
-    score_threshold: float | None = Field(None, ge=-1, le=1)
-    group_by: Literal["document"] | None = "document"
-    group_size: int = Field(3, ge=1, le=limits.GROUP_SIZE)
-    instruction: NotBlank | None = None
-    with_: WithBody = Field(default_factory=WithBody, alias="with")

@@ -1,22 +1,29 @@
 """Routes of documents."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BeforeValidator, Field
+from typing_extensions import TypedDict
 
-from memoryd.api.bodies import DocumentBody, parse, read_json
+from memoryd.api import limits
+from memoryd.api.bodies import Body, parse, read_json
 from memoryd.api.collections import find
-from memoryd.api.errors import error_object, json_response
-from memoryd.api.paging import (
-    read_limit,
-    read_number_cursor,
-    read_version,
-    write_cursor,
+from memoryd.api.errors import ErrorObject, error_object, json_response
+from memoryd.api.fields import (
+    Cursor,
+    DocumentId,
+    Language,
+    Metadata,
+    NotBlank,
+    Tag,
+    Time,
     write_time,
 )
+from memoryd.api.paging import PageQuery, read_version, write_cursor
+from memoryd.api.queries import Query, read_query
 from memoryd.api.state import MEMORY
-from memoryd.documents.types import Document, Draft, Outcome, StoredChunk
+from memoryd.documents.types import Document, Draft, OnConflict, Outcome, Status, StoredChunk
 from memoryd.errors import InvalidInputError, MemorydError, TooLargeError, UnknownFieldError
 from memoryd.memory.documents import delete_document
 from memoryd.memory.ingest import ingest, ingest_document
@@ -24,24 +31,124 @@ from memoryd.memory.state import Memory
 from memoryd.storage import documents as storage
 
 
-class StoreQuery(BaseModel):
+class DocumentBody(Body):
+    """A document to store."""
+
+    id: DocumentId | None = None
+    title: str = Field("", max_length=limits.TITLE_CHARS)
+    text: NotBlank
+    mime_type: str | None = Field(None, max_length=limits.MIME_TYPE_CHARS)
+    language: Language | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    tags: list[Tag] = Field(default_factory=list, max_length=limits.TAGS)
+    expires_at: None = None
+    on_conflict: OnConflict = "replace"
+
+
+class DocumentsBody(Body):
+    """Documents to store: one that is wrong never fails the others."""
+
+    documents: list[DocumentBody] = Field(min_length=1)
+
+
+def _check_wait(value: str) -> str:
+    if value != "true":
+        raise ValueError("only true is served, the answer comes when stored")
+    return value
+
+
+class StoreQuery(Query):
     """How documents are stored."""
 
-    wait: bool = True
+    wait: Annotated[Literal["true"], BeforeValidator(_check_wait)] = "true"
+
+
+class OutcomeAnswer(TypedDict):
+    """What became of one document."""
+
+    id: str | None
+    status: Status
+    version: int | None
+    chunks: int
+    embedded: int
+    error: ErrorObject | None
+
+
+class StoredAnswer(TypedDict):
+    """What became of each document, in the order in which they came."""
+
+    documents: list[OutcomeAnswer]
+    job: None
+
+
+class DocumentAnswer(TypedDict):
+    """A document without its text."""
+
+    id: str
+    version: int
+    title: str
+    mime_type: str | None
+    language: str | None
+    metadata: dict[str, Any]
+    tags: list[str]
+    chunks: int
+    created_at: Time
+    updated_at: Time
+
+
+class DocumentWithTextAnswer(DocumentAnswer):
+    """A document."""
+
+    text: str
+
+
+class DocumentsAnswer(TypedDict):
+    """A page of documents."""
+
+    documents: list[DocumentAnswer]
+    next_cursor: Cursor
+
+
+class ChunkPlace(TypedDict):
+    """Where in its document a chunk is: `text[start_char:end_char]`."""
+
+    id: str
+    index: int
+    start_char: int | None
+    end_char: int | None
+    token_count: int
+
+
+class ChunkAnswer(ChunkPlace):
+    """A chunk of a document."""
+
+    text: str
+
+
+class ChunksAnswer(TypedDict):
+    """A page of a document's chunks."""
+
+    chunks: list[ChunkAnswer]
+    next_cursor: Cursor
+
+
+class DocumentDeletedAnswer(TypedDict):
+    """How many documents are no more."""
+
+    deleted: Literal[1]
 
 
 async def store(request: web.Request) -> web.Response:
-    """POST /v1/collections/{collection}/documents: one document, or {"documents": […]}."""
+    """Store one document, or several; the answer comes when they can be found."""
     memory = request.app[MEMORY]
-    if request.query.get("wait", "true") != "true":
-        raise InvalidInputError("wait: only true is served, the answer comes when stored", "wait")
     with memory.holding(request.content_length or memory.settings.max_body_bytes):
         body = await read_json(request)
         if isinstance(body, dict) and "documents" in body:
             outcomes = await _store_batch(request, memory, body)
         else:
             outcomes = [await _store_one(request, memory, body)]
-    return json_response({"documents": list(map(_outcome_as_json, outcomes)), "job": None})
+    answer: StoredAnswer = {"documents": list(map(_outcome_answer, outcomes)), "job": None}
+    return json_response(answer)
 
 
 async def _store_one(request: web.Request, memory: Memory, body: Any) -> Outcome:
@@ -102,52 +209,60 @@ def _id_of(item: Any) -> str | None:
 
 
 async def list_(request: web.Request) -> web.Response:
-    """GET /v1/collections/{collection}/documents, without their texts."""
-    limit = read_limit(request)
+    """List the documents, without their texts."""
+    query = read_query(request, PageQuery)
     found = await storage.list_documents(
         request.app[MEMORY].database,
         await find(request),
-        after=read_number_cursor(request, 0),
-        limit=limit + 1,
+        after=query.after_number(0),
+        limit=query.limit + 1,
     )
-    cursor = write_cursor(found[limit - 1].number) if len(found) > limit else None
-    page = [_document_as_json(document) for document in found[:limit]]
-    return json_response({"documents": page, "next_cursor": cursor})
+    page = found[: query.limit]
+    answer: DocumentsAnswer = {
+        "documents": list(map(_document_answer, page)),
+        "next_cursor": write_cursor(page[-1].number) if len(found) > query.limit else None,
+    }
+    return json_response(answer)
 
 
 async def show(request: web.Request) -> web.Response:
-    """GET /v1/collections/{collection}/documents/{id}."""
+    """Show a document with its text."""
     database, external_id = request.app[MEMORY].database, request.match_info["id"]
     document = await storage.read_document(database, await find(request), external_id)
-    return json_response(_document_as_json(document) | {"text": document.text})
+    answer: DocumentWithTextAnswer = {**_document_answer(document), "text": document.text or ""}
+    return json_response(answer)
 
 
 async def list_chunks(request: web.Request) -> web.Response:
-    """GET /v1/collections/{collection}/documents/{id}/chunks."""
-    limit = read_limit(request)
+    """List the chunks of a document in their order."""
+    query = read_query(request, PageQuery)
     database, collection = request.app[MEMORY].database, await find(request)
     found = await storage.list_chunks(
         database,
         collection,
         await storage.require_document(database, collection, request.match_info["id"]),
-        after=read_number_cursor(request, -1),
-        limit=limit + 1,
+        after=query.after_number(-1),
+        limit=query.limit + 1,
     )
-    cursor = write_cursor(found[limit - 1].position) if len(found) > limit else None
-    page = [chunk_as_json(chunk) | {"text": chunk.text} for chunk in found[:limit]]
-    return json_response({"chunks": page, "next_cursor": cursor})
+    page = found[: query.limit]
+    answer: ChunksAnswer = {
+        "chunks": [{**place_of(chunk), "text": chunk.text} for chunk in page],
+        "next_cursor": write_cursor(page[-1].position) if len(found) > query.limit else None,
+    }
+    return json_response(answer)
 
 
 async def delete(request: web.Request) -> web.Response:
-    """DELETE /v1/collections/{collection}/documents/{id}."""
+    """Delete a document."""
     memory, collection = request.app[MEMORY], await find(request)
     external_id, version = request.match_info["id"], read_version(request)
     await delete_document(memory, collection, external_id, version=version)
-    return json_response({"deleted": 1})
+    answer: DocumentDeletedAnswer = {"deleted": 1}
+    return json_response(answer)
 
 
-def chunk_as_json(chunk: StoredChunk) -> dict[str, Any]:
-    """Return a chunk's place in its document, without its text."""
+def place_of(chunk: StoredChunk) -> ChunkPlace:
+    """Return where in its document a chunk is."""
     return {
         "id": chunk.id,
         "index": chunk.position,
@@ -157,7 +272,7 @@ def chunk_as_json(chunk: StoredChunk) -> dict[str, Any]:
     }
 
 
-def _document_as_json(document: Document) -> dict[str, Any]:
+def _document_answer(document: Document) -> DocumentAnswer:
     return {
         "id": document.id,
         "version": document.version,
@@ -172,7 +287,7 @@ def _document_as_json(document: Document) -> dict[str, Any]:
     }
 
 
-def _outcome_as_json(outcome: Outcome) -> dict[str, Any]:
+def _outcome_answer(outcome: Outcome) -> OutcomeAnswer:
     return {
         "id": outcome.id,
         "status": outcome.status,

@@ -5,10 +5,10 @@ import re
 from memoryd.errors import InvalidInputError
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
-_NUMBER = re.compile(r"\d+\.?\d*|\.\d+")
-_UNIT = re.compile(r"[^\d.]*")
+_NUMBER = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+")
+_UNIT = re.compile(r"[^0-9.]*")
 _KINDS = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
-# Beyond it a duration is for ever; a float has room for it.
+# The longest that Go's type holds; a number beyond it means for ever.
 _MOST_S = 292 * 365 * 86_400
 
 
@@ -44,6 +44,8 @@ def _parse_duration(text: str) -> float:
             raise _invalid(f'time: unknown unit "{name}" in duration "{text}"')
         seconds += float(number.group()) * _SECONDS[name]
         position = number.end() + len(name)
+    if seconds > _MOST_S:
+        raise _invalid(f'time: invalid duration "{text}"')
     return -seconds if sign == "-" else seconds
 
 

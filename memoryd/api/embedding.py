@@ -6,7 +6,7 @@ from aiohttp import web
 
 from memoryd.api.notes import NOTES
 from memoryd.embeddings.model import EmbeddingModel, Embeddings, Scores, TokenEmbeddings
-from memoryd.errors import InvalidInputError
+from memoryd.errors import NotTextError
 
 Cost: TypeAlias = Embeddings | TokenEmbeddings | Scores
 
@@ -35,9 +35,9 @@ def add_notes(
         )
 
 
-def refuse_images(value: Any) -> None:
-    """Raise InvalidInputError where an input is an image or a sound."""
+def refuse_images(value: Any, param: str = "input") -> None:
+    """Raise NotTextError naming `param` where an input is an image or a sound."""
     items = value if isinstance(value, list) else [value]
     for index, item in enumerate(items):
         if isinstance(item, dict) and (_IMAGE_KEYS & {*item, str(item.get("type"))}):
-            raise InvalidInputError("this model embeds text only", f"input[{index}]")
+            raise NotTextError("this model embeds text only", f"{param}[{index}]")

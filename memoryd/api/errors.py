@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from typing_extensions import TypedDict
 
 from memoryd import errors
 from memoryd.api.notes import NOTES
@@ -22,6 +23,35 @@ class Fault:
     status: int
     type: str
     code: str
+
+
+class ErrorObject(TypedDict):
+    """What went wrong, where, and what mends it."""
+
+    message: str
+    type: str
+    param: str | None
+    """The field or parameter at fault."""
+    code: str
+
+
+class ErrorAnswer(TypedDict):
+    """An error as OpenAI's clients, and memoryd's own, know it."""
+
+    error: ErrorObject
+
+
+class OllamaErrorAnswer(TypedDict):
+    """An error as Ollama's clients know it."""
+
+    error: str
+
+
+class TeiErrorAnswer(TypedDict):
+    """An error as the clients of text-embeddings-inference know it."""
+
+    error: str
+    error_type: str
 
 
 _INVALID = "invalid_request_error"
@@ -54,7 +84,10 @@ _TEI_FAULTS: dict[type, Fault] = {
     errors.OverloadedError: Fault(429, "Overloaded", "rate_limited"),
     errors.UnavailableError: Fault(503, "Unhealthy", "overloaded"),
     errors.ModelKindError: Fault(424, "Backend", "wrong_model"),
+    errors.EmbeddingError: Fault(424, "Backend", "invalid_value"),
     errors.TooLargeError: Fault(413, "Validation", "too_large"),
+    errors.EmptyInputError: Fault(400, "Empty", "invalid_value"),
+    errors.NotTextError: Fault(400, "Validation", "invalid_value"),
     errors.InvalidInputError: Fault(422, "Validation", "invalid_value"),
 }
 
@@ -70,7 +103,7 @@ def fault_of(error: errors.MemorydError) -> Fault:
     return next(FAULTS[kind] for kind in type(error).__mro__ if kind in FAULTS)
 
 
-def error_object(error: errors.MemorydError) -> dict[str, Any]:
+def error_object(error: errors.MemorydError) -> ErrorObject:
     """Return the object that stands under `error` in memoryd's own and OpenAI's shape."""
     fault = fault_of(error)
     return {
@@ -97,6 +130,8 @@ def error_response(request: web.Request, error: errors.MemorydError) -> web.Resp
     response = json_response(body, status=fault.status)
     if isinstance(error, errors.UnavailableError):
         response.headers["Retry-After"] = str(error.retry_after_s)
+    if fault.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if fault.status == 501:
         response.headers["x-should-retry"] = "false"  # OpenAI's clients try others of 5xx again
     return response

@@ -1,8 +1,10 @@
 """Is it alive, is it ready, what are its limits."""
 
 import asyncio
+from typing import Literal
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from memoryd import __version__
 from memoryd.api import limits
@@ -14,6 +16,51 @@ from memoryd.errors import UnavailableError
 _PATIENCE_S = 2.0
 
 
+class AliveAnswer(TypedDict):
+    """It is there."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class Checks(TypedDict):
+    """What each part says: "ok", or what is wrong with it."""
+
+    database: str
+    model: str
+
+
+class ReadyAnswer(TypedDict):
+    """Whether it serves."""
+
+    status: Literal["ok", "unavailable"]
+    checks: Checks
+
+
+class LimitsAnswer(TypedDict):
+    """How much requests may ask."""
+
+    body_bytes: int
+    text_chars: int
+    documents_per_batch: int
+    embedding_inputs: int
+    waiting_requests: int
+    id_chars: int
+    title_chars: int
+    mime_type_chars: int
+    metadata_bytes: int
+    metadata_depth: int
+    tags: int
+    tag_chars: int
+    page: int
+    search_limit: int
+    search_offset_plus_limit: int
+    search_group_size: int
+    vector_dimensions: int
+    key_name_chars: int
+    key_collections: int
+
+
 async def root(_request: web.Request) -> web.Response:
     """Answer as Ollama does: its clients ask this to see whether the server is there."""
     return web.Response(text="Ollama is running")
@@ -21,7 +68,8 @@ async def root(_request: web.Request) -> web.Response:
 
 async def alive(_request: web.Request) -> web.Response:
     """Answer without touching anything."""
-    return json_response({"status": "ok", "version": __version__})
+    answer: AliveAnswer = {"status": "ok", "version": __version__}
+    return json_response(answer)
 
 
 async def ready(request: web.Request) -> web.Response:
@@ -31,35 +79,41 @@ async def ready(request: web.Request) -> web.Response:
         async with asyncio.timeout(_PATIENCE_S):
             await memory.database.ping()
     except (UnavailableError, TimeoutError) as error:
-        checks = {"database": str(error) or "no answer in time", "model": "unknown"}
-        return json_response({"status": "unavailable", "checks": checks}, status=503)
+        return _not_ready(database=str(error) or "no answer in time", model="unknown")
     if not memory.engine.is_loaded(memory.engine.resolve(memory.settings.model)):
-        checks = {"database": "ok", "model": "loading"}
-        return json_response({"status": "unavailable", "checks": checks}, status=503)
-    return json_response({"status": "ok", "checks": {"database": "ok", "model": "ok"}})
+        return _not_ready(database="ok", model="loading")
+    answer: ReadyAnswer = {"status": "ok", "checks": {"database": "ok", "model": "ok"}}
+    return json_response(answer)
+
+
+def _not_ready(database: str, model: str) -> web.Response:
+    checks: Checks = {"database": database, "model": model}
+    answer: ReadyAnswer = {"status": "unavailable", "checks": checks}
+    return json_response(answer, status=503)
 
 
 async def show_limits(request: web.Request) -> web.Response:
     """Answer the limits in force."""
     settings = request.app[MEMORY].settings
-    return json_response(
-        {
-            "body_bytes": settings.max_body_bytes,
-            "text_chars": settings.max_text_chars,
-            "documents_per_batch": settings.max_documents,
-            "embedding_inputs": settings.max_inputs,
-            "waiting_requests": settings.max_waiting_requests,
-            "id_chars": limits.ID_CHARS,
-            "title_chars": limits.TITLE_CHARS,
-            "mime_type_chars": limits.MIME_TYPE_CHARS,
-            "metadata_bytes": limits.METADATA_BYTES,
-            "metadata_depth": limits.METADATA_DEPTH,
-            "tags": limits.TAGS,
-            "tag_chars": limits.TAG_CHARS,
-            "page": limits.PAGE,
-            "search_limit": limits.SEARCH_LIMIT,
-            "search_offset_plus_limit": limits.SEARCH_DEPTH,
-            "search_group_size": limits.GROUP_SIZE,
-            "vector_dimensions": limits.VECTOR_DIMENSIONS,
-        }
-    )
+    answer: LimitsAnswer = {
+        "body_bytes": settings.max_body_bytes,
+        "text_chars": settings.max_text_chars,
+        "documents_per_batch": settings.max_documents,
+        "embedding_inputs": settings.max_inputs,
+        "waiting_requests": settings.max_waiting_requests,
+        "id_chars": limits.ID_CHARS,
+        "title_chars": limits.TITLE_CHARS,
+        "mime_type_chars": limits.MIME_TYPE_CHARS,
+        "metadata_bytes": limits.METADATA_BYTES,
+        "metadata_depth": limits.METADATA_DEPTH,
+        "tags": limits.TAGS,
+        "tag_chars": limits.TAG_CHARS,
+        "page": limits.PAGE,
+        "search_limit": limits.SEARCH_LIMIT,
+        "search_offset_plus_limit": limits.SEARCH_DEPTH,
+        "search_group_size": limits.GROUP_SIZE,
+        "vector_dimensions": limits.VECTOR_DIMENSIONS,
+        "key_name_chars": limits.KEY_NAME_CHARS,
+        "key_collections": limits.KEY_COLLECTIONS,
+    }
+    return json_response(answer)

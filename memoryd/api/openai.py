@@ -2,136 +2,130 @@
 
 import base64
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from aiohttp import web
+from pydantic import WithJsonSchema
+from typing_extensions import TypedDict
 
 from memoryd.api.bodies import PeerBody, parse, read_lenient_json
-from memoryd.api.embedding import add_notes, refuse_images
+from memoryd.api.embedding import add_notes
 from memoryd.api.errors import json_response
+from memoryd.api.inputs import Inputs, check_count, read_inputs
+from memoryd.api.notes import NOTES, hash_user
 from memoryd.api.state import MEMORY
+from memoryd.embeddings.model import EmbeddingModel, Embeddings
 from memoryd.embeddings.types import Input
-from memoryd.errors import InvalidInputError, MissingFieldError, TooLargeError
-from memoryd.memory.embed import MAX_PADDED_DIMENSIONS, EmbedOptions, embed
+from memoryd.errors import InvalidInputError, MissingFieldError
+from memoryd.memory.embed import EmbedOptions, check_dimensions, embed
 from memoryd.memory.state import Memory
-from memoryd.models.catalog import OPENAI_NAMES
+from memoryd.memory.token_ids import read_token_ids
 from memoryd.vectors.types import Vectors
+
+Encoding = Literal["float", "base64"]
+
+_NUMBERS = {"type": "array", "items": {"type": "number"}}
+_BASE64 = {"type": "string", "contentEncoding": "base64"}
 
 
 class EmbeddingsBody(PeerBody):
     """What /v1/embeddings takes; other fields are ignored, null is absent."""
 
     model: str | None = None
-    input: Any = None
+    input: Inputs = None
     encoding_format: str | None = None
     dimensions: int | None = None
+    user: str | None = None
     truncate: bool | None = None
     prompt_name: str | None = None
     instruction: str | None = None
 
 
+class EmbeddingObject(TypedDict):
+    """The vector of the input at `index`."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: Annotated[Any, WithJsonSchema({"anyOf": [_NUMBERS, _BASE64]})]
+
+
+class Usage(TypedDict):
+    """Tokens that the model saw: special ones included, after truncation."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(TypedDict):
+    """A vector for each input, and what they cost; `model` is the name that was asked for."""
+
+    object: Literal["list"]
+    data: list[EmbeddingObject]
+    model: str
+    usage: Usage
+
+
 async def embeddings(request: web.Request) -> web.Response:
-    """POST /v1/embeddings."""
+    """Embed texts, or the ids of their tokens; a model in the path comes before the body's."""
     memory = request.app[MEMORY]
     body = parse(EmbeddingsBody, await read_lenient_json(request))
-    refuse_images(body.input)
+    request[NOTES].user = hash_user(body.user) if body.user else ""
     inputs = _inputs(memory, body.input)
-    if not body.model:
+    name = request.match_info.get("model") or body.model
+    if not name:
         raise MissingFieldError("you must provide a model parameter", "model")
-    if body.model.strip().lower() in OPENAI_NAMES:
-        _refuse_tokens(body.model, inputs)
     encoding = _encoding(body.encoding_format)
-    async with memory.engine.using(body.model) as model:
-        most = MAX_PADDED_DIMENSIONS if memory.settings.pad_dimensions else model.dimensions
-        options = EmbedOptions(
-            truncate=body.truncate is not False,
-            dimensions=_dimensions(body.dimensions, most),
-            prompt=body.prompt_name,
-            instruction=body.instruction,
-        )
+    inputs = await read_token_ids(memory.settings, name, inputs)
+    async with memory.engine.using(name) as model:
+        options = _options(memory, model, body)
         embedded = await embed(memory, model, inputs, options)
-    rows = _base64(embedded.vectors) if encoding == "base64" else list(embedded.vectors)
-    response = json_response(
-        {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": index, "embedding": row}
-                for index, row in enumerate(rows)
-            ],
-            "model": body.model,
-            "usage": {
-                "prompt_tokens": embedded.token_count,
-                "total_tokens": embedded.token_count,
-            },
-        }
-    )
+    response = json_response(_answer(name, embedded, encoding))
     add_notes(request, response, model, embedded, options.dimensions)
     return response
 
 
-def _inputs(memory: Memory, value: Any) -> list[Input]:
-    """Return the inputs: a text or a list of them, token ids, lists of ids, or mixed prompts."""
-    if value is None:
-        raise MissingFieldError("input is required", "input")
-    inputs = [value] if _is_one_input(value) else value
-    if not isinstance(inputs, list) or not inputs:
-        raise InvalidInputError("input must be a string or a list of strings", "input")
-    if len(inputs) > memory.settings.max_inputs:
-        raise TooLargeError(
-            f"input has {len(inputs)} items, more than max_inputs = {memory.settings.max_inputs}",
-            "input",
-        )
-    for index, item in enumerate(inputs):
-        if not _is_one_input(item):
-            raise InvalidInputError(
-                f"input[{index}] must be a string or a list of token ids", f"input[{index}]"
-            )
-    return inputs
-
-
-def _refuse_tokens(model: str, inputs: Sequence[Input]) -> None:
-    """Refuse ids that are OpenAI's: as those of the model behind the name they mean other words."""
-    for index, item in enumerate(inputs):
-        if not isinstance(item, str):
-            raise InvalidInputError(
-                f"input[{index}] has token ids of {model}, which mean other words to the model "
-                "behind that name. With LangChain's OpenAIEmbeddings pass "
-                "check_embedding_ctx_length=False, so that it sends texts",
-                f"input[{index}]",
-            )
-
-
-def _is_one_input(value: Any) -> bool:
-    """Say whether `value` is a text, or a list that has ids in it and so is one input."""
-    if isinstance(value, str):
-        return True
-    return (
-        isinstance(value, list)
-        and all(map(_is_text_or_id, value))
-        and not all(isinstance(part, str) for part in value)
+def _options(memory: Memory, model: EmbeddingModel, body: EmbeddingsBody) -> EmbedOptions:
+    return EmbedOptions(
+        truncate=body.truncate is not False,
+        dimensions=check_dimensions(memory, model, body.dimensions),
+        prompt=body.prompt_name,
+        instruction=body.instruction,
     )
 
 
-def _is_text_or_id(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+def _answer(name: str, embedded: Embeddings, encoding: Encoding) -> EmbeddingList:
+    rows = _base64(embedded.vectors) if encoding == "base64" else embedded.vectors
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": row}
+            for index, row in enumerate(rows)
+        ],
+        "model": name,
+        "usage": {"prompt_tokens": embedded.token_count, "total_tokens": embedded.token_count},
+    }
 
 
-def _encoding(given: str | None) -> str:
-    encoding = (given or "float").lower()
-    if encoding not in ("float", "base64"):
-        raise InvalidInputError(
-            f"Invalid value for 'encoding_format' = {given}. "
-            "Supported values: ['float', 'base64'].",
-            "encoding_format",
-        )
-    return encoding
+def _inputs(memory: Memory, value: Any) -> Sequence[Input]:
+    """Return the inputs: a text or a list of them, token ids, lists of ids, or mixed prompts."""
+    if value is None:
+        raise MissingFieldError("input is required", "input")
+    inputs = read_inputs(value, "input")
+    check_count(len(inputs), "input", memory.settings.max_inputs)
+    return inputs
 
 
-def _dimensions(given: int | None, most: int) -> int | None:
-    if given is not None and not 1 <= given <= most:
-        raise InvalidInputError(f"dimensions must be from 1 to {most}", "dimensions")
-    return given
+def _encoding(given: str | None) -> Encoding:
+    match (given or "float").lower():
+        case "float":
+            return "float"
+        case "base64":
+            return "base64"
+    raise InvalidInputError(
+        f"Invalid value for 'encoding_format' = {given}. Supported values: ['float', 'base64'].",
+        "encoding_format",
+    )
 
 
 def _base64(vectors: Vectors) -> list[str]:

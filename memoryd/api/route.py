@@ -1,7 +1,9 @@
 """What a route is: where it is, who serves it, whose shape its errors have, who may call it."""
 
+import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from aiohttp import web
@@ -26,6 +28,10 @@ class Scope(Enum):
     ADMIN = "admin"
 
 
+# What aiohttp matches a variable of the path with: {id:[^/]+}.
+_EXPRESSION = re.compile(r":[^{}]+\}")
+
+
 @dataclass(frozen=True)
 class Route:
     """Describe one route; the OpenAPI document is made of these."""
@@ -43,9 +49,25 @@ class Route:
     answer: Any = None
     """The type of what is answered as JSON."""
     status: int = 200
-    """Of an answer that is no error."""
+    """Of an answer that is no error, or of all answers where they are errors."""
     content_type: str = "application/json"
     """Of the answer."""
+    other_answers: tuple[tuple[int, Any], ...] = ()
+    """Statuses of answers that are neither that nor an error of the dialect, and their types."""
+    request_headers: tuple[str, ...] = ()
+    """Headers that it reads beside those that all routes read."""
+    errors: tuple[int, ...] = ()
+    """Statuses of its errors beside those that a route of its kind has anyway."""
+    other_dialect: Dialect | None = None
+    """Whose shape its errors have where the body is that dialect's."""
+    uses_model: bool = False
+    """Whether a model makes the answer: then it says how many inputs were cut, and is sent as it
+    is, since vectors hardly become smaller by compression."""
+
+    @cached_property
+    def pattern(self) -> str:
+        """The path with the bare names of its variables, as OpenAPI has it."""
+        return _EXPRESSION.sub("}", self.path)
 
 
 DIALECT = web.RequestKey("dialect", Dialect)

@@ -14,7 +14,9 @@ from memoryd.errors import InvalidInputError, MemorydError, UnavailableError
 
 UrlOption = Annotated[
     str | None,
-    typer.Option(help="Where memoryd listens. [default: from host and port; env var: MEMORYD_URL]"),
+    typer.Option(
+        help="Where memoryd listens. [default: from host and the first port; env var: MEMORYD_URL]"
+    ),
 ]
 
 
@@ -92,7 +94,7 @@ def _retry_after_s(response: aiohttp.ClientResponse) -> int:
 def default_url(settings: Settings) -> str:
     """Return where a memoryd with these settings is reached from its own machine."""
     host = _ALL_ADDRESSES.get(settings.host, settings.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port[0]}"
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from memoryd import __version__
-from memoryd.cli import database, models
+from memoryd.cli import database, keys, models
 from memoryd.cli.documents import ingest
 from memoryd.cli.search import search
 from memoryd.cli.serve import serve
@@ -33,4 +33,5 @@ app.command()(ingest)
 app.command()(search)
 app.command()(status)
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import orjson
 import typer
-from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
 
+from memoryd.cli.printing import print_table
 from memoryd.embeddings.tuning import GAIN
 from memoryd.memory.model_changes import BroughtModel, RemovedModel
 from memoryd.memory.model_listing import ModelDescription, ModelSummary
@@ -17,32 +16,13 @@ from memoryd.memory.model_tuning import Speed, TunedModel
 _LABEL_WIDTH = 20
 
 
-def print_json(value: object) -> None:
-    """Print what JSON can be made of: dataclasses, paths and plain values."""
-    typer.echo(orjson.dumps(value, default=str))
-
-
-def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on a terminal, else lines of columns between tabs."""
-    if not sys.stdout.isatty():
-        for row in (columns, *rows):
-            typer.echo("\t".join(row))
-        return
-    table = Table()
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console(highlight=False, markup=False).print(table)
-
-
 def print_models(models: Sequence[ModelSummary]) -> None:
     """Print a line for each model; sizes are in bytes where no person reads them."""
     columns = ("name", "kind", "size", "weights", "dimensions", "context", "source", "fault")
     if not sys.stdout.isatty():
-        _print_table(columns, [[*_row(model), model.fault or "-"] for model in models])
+        print_table(columns, [[*_row(model), model.fault or "-"] for model in models])
         return
-    _print_table(columns[:-1], map(_readable_row, models))
+    print_table(columns[:-1], map(_readable_row, models))
     for model in models:
         if model.fault:
             typer.echo(f"{model.name} can't be used: {model.fault}")
@@ -67,7 +47,8 @@ def _row(model: ModelSummary) -> list[str]:
 
 def print_brought(model: BroughtModel) -> None:
     """Print where a model lies now."""
-    where = f"{model.path} ({decimal(model.size_bytes or 0)}, {model.weight_type} weights)"
+    weights = f", {model.weight_type} weights" if model.weight_type else ""
+    where = f"{model.path} ({decimal(model.size_bytes or 0)}{weights})"
     typer.echo(f"{model.name} {'is here already' if model.was_here else 'is here now'}: {where}")
 
 
@@ -144,7 +125,7 @@ def _quoted(text: str) -> str:
 
 def _print_speeds(speeds: Iterable[Speed]) -> None:
     columns = ("weights", "lanes", "threads", "tokens per call", "tokens/s", "gain", "used")
-    _print_table(columns, map(_speed_row, speeds))
+    print_table(columns, map(_speed_row, speeds))
 
 
 def _speed_row(speed: Speed) -> list[str]:

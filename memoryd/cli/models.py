@@ -12,12 +12,12 @@ from memoryd.cli.client import Client, RequestError, UrlOption, connect
 from memoryd.cli.model_reports import (
     print_brought,
     print_description,
-    print_json,
     print_models,
     print_removed,
     print_tuned,
 )
 from memoryd.cli.options import with_settings
+from memoryd.cli.printing import print_json
 from memoryd.cli.progress import shown_progress
 from memoryd.config import Settings
 from memoryd.errors import (
@@ -88,7 +88,8 @@ def pull(
     """Fetch models, and try them on this machine.
 
     What is no GGUF is converted. A download that was broken off goes on where it was. A model that
-    fails is told, and the others are fetched; the exit status is 1 then.
+    fails is told, and the others are fetched; the exit status is 1 then. `cl100k` is no model, but
+    the table of the token ids that clients of OpenAI's models send.
 
     Example: memoryd models pull bge-m3 hf:Qwen/Qwen3-Embedding-0.6B-GGUF:f16
     """
@@ -229,7 +230,7 @@ def remove(
     if sys.stdin.isatty() and not yes:
         question = f"Delete what memoryd keeps of {own_name} in {settings.models_dir}?"
         typer.confirm(question, abort=True, err=True)
-    removed = model_changes.remove_model(loader, own_name, in_use=in_use)
+    removed = model_changes.remove_model(loader, name, in_use=in_use)
     if json:
         print_json(removed)
     else:

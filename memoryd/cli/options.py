@@ -4,7 +4,7 @@ import inspect
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
@@ -52,20 +52,28 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 def _option(name: str) -> inspect.Parameter:
     field = Settings.model_fields[name]
-    default = "none"
-    if field.default_factory:
-        default = str(field.default_factory())  # type: ignore[call-arg] # takes no data
-    elif field.default is not None:
-        default = str(field.default)
+    default = _default_text(field.get_default(call_default_factory=True, validated_data={}))
     text = f"{field.description} [default: {default}; env var: {ENVIRONMENT_PREFIX}{name.upper()}]"
-    annotation = Annotated[_plain_type(field.annotation) | None, typer.Option(help=text)]  # type: ignore[valid-type] # made at run time
+    kind, is_repeated = _plain_type(field.annotation)
+    option = typer.Option(help=text, metavar=f"<{kind.__name__.lower()}>")
+    annotation = Annotated[(list[kind] if is_repeated else kind) | None, option]  # type: ignore[valid-type] # made at run time
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )
 
 
-def _plain_type(annotation: Any) -> type:
-    """Return what is typed on a command line for a setting of that type."""
-    if get_origin(annotation) is types.UnionType:
-        annotation = get_args(annotation)[0]
-    return annotation if annotation in (int, Path) else str
+def _default_text(default: Any) -> str:
+    if isinstance(default, tuple):
+        default = ", ".join(map(str, default))
+    return "none" if default in (None, "", {}) else str(default)
+
+
+def _plain_type(annotation: Any) -> tuple[type, bool]:
+    """Return what is typed on a command line for a setting of that type, and whether repeatedly."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType, Annotated):
+        return _plain_type(arguments[0])
+    if origin is tuple:
+        return _plain_type(arguments[0])[0], True
+    plain = annotation if annotation in (int, Path) else str
+    return plain, origin is dict

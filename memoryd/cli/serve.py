@@ -1,12 +1,12 @@
 """`memoryd serve`."""
 
 import asyncio
-import logging
 from contextlib import suppress
 
 import typer
 
 from memoryd.app import serve as run
+from memoryd.cli.logs import configure_logging
 from memoryd.cli.options import with_settings
 from memoryd.config import Settings
 
@@ -18,10 +18,7 @@ def serve(settings: Settings) -> None:
     The data stays in --data-dir. Ctrl-C stops it. Settings may also stand in a memoryd.toml, one
     key per option, or in the environment; an option wins over both.
     """
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
-    )
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    configure_logging(settings)
     with suppress(KeyboardInterrupt):  # before memoryd listens to signals, or after
         asyncio.run(run(settings, _announce))
 

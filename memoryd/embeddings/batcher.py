@@ -16,6 +16,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from memoryd.embeddings.lanes import LaneApart, Lanes, encode_safely
 from memoryd.embeddings.threads import run_to_end
 from memoryd.embeddings.types import Backend, Lane, Pooling, Tokens
 from memoryd.errors import EmbeddingError, MemorydError, OverloadedError, StoppingError
+from memoryd.metrics import Metrics, ModelMetrics, QueueMetrics
 from memoryd.vectors.types import Vectors
 
 # Batches per lane that are cut before a lane is free, so that none waits for the event loop.
@@ -50,6 +52,7 @@ class _Request:
         self.rows = sorted(range(len(inputs)), key=lambda row: -len(inputs[row]))
         self.inputs = inputs
         self.indices = indices
+        self.queued_at = time.perf_counter()
         self.taken = 0
         self.missing = len(inputs)
         self.waiting_tokens = sum(map(len, inputs))
@@ -93,10 +96,13 @@ def _checked(result: Vectors | Exception, index: int) -> Vectors:
 class _Batch:
     parts: list[tuple[_Request, int]] = field(default_factory=list)
     tokens: int = 0
+    began: list[_Request] = field(default_factory=list)
+    """The requests whose first input is in it."""
 
     def fill(self, request: _Request, max_tokens: int, max_sequences: int) -> bool:
         """Take inputs of `request` as long as they fit; say whether any did."""
         before = len(self.parts)
+        was_waiting = request.taken == 0
         while (row := request.next_row) is not None and len(self.parts) < max_sequences:
             length = len(request.inputs[row])
             if self.parts and self.tokens + length > max_tokens:
@@ -105,6 +111,8 @@ class _Batch:
             self.tokens += length
             request.taken += 1
             request.waiting_tokens -= length
+        if was_waiting and request.taken:
+            self.began.append(request)
         return len(self.parts) > before
 
     @property
@@ -121,9 +129,11 @@ class _Queue:
         name: str,
         batch_tokens: int,
         threads_for: Callable[[int], int],
+        metrics: QueueMetrics,
         niceness: int = 0,
     ) -> None:
         self.lanes = lanes
+        self._metrics = metrics
         self._niceness = niceness
         self._batch_tokens = batch_tokens
         self._threads_for = threads_for
@@ -141,6 +151,14 @@ class _Queue:
     @property
     def is_idle(self) -> bool:
         return not self._running and not self.waiting
+
+    @property
+    def waiting_load(self) -> tuple[int, int]:
+        return len(self.waiting), self._waiting_tokens
+
+    @property
+    def _waiting_tokens(self) -> int:
+        return sum(request.waiting_tokens for request in self.waiting)
 
     def add(self, request: _Request) -> None:
         self.waiting.append(request)
@@ -175,8 +193,7 @@ class _Queue:
 
         What is left is shared between the lanes, and each share cut into batches of like size.
         """
-        left = sum(request.waiting_tokens for request in self.waiting)
-        left += sum(batch.tokens for batch in self._running)
+        left = self._waiting_tokens + sum(batch.tokens for batch in self._running)
         share = math.ceil(left / len(self.lanes))
         batches = math.ceil(share / self._batch_tokens)
         even = max(_SMALLEST_BUDGET, math.ceil(share / max(1, batches)))
@@ -185,8 +202,16 @@ class _Queue:
     def _work(self, lane: Lane) -> None:
         _yield_to_others(self._niceness)
         while (batch := self._batches.get()) is not None:
+            began = time.perf_counter()
             results = encode_safely(lane, batch.inputs, self._threads_for(batch.tokens))
+            self._count(batch, began)
             self._loop.call_soon_threadsafe(self._finish, batch, results)
+
+    def _count(self, batch: _Batch, began: float) -> None:
+        taken_s = time.perf_counter() - began
+        self._metrics.count_batch(len(batch.parts), batch.tokens, taken_s)
+        for request in batch.began:
+            self._metrics.wait_seconds.observe(began - request.queued_at)
 
     def _finish(self, batch: _Batch, results: Sequence[Vectors | Exception]) -> None:
         self._running.discard(batch)
@@ -231,11 +256,14 @@ class Batcher:
         *,
         max_waiting_requests: int,
         apart: asyncio.Lock | None = None,
+        metrics: ModelMetrics | None = None,
     ) -> None:
         """Start a thread for each lane, in the event loop that it will serve.
 
         Who makes a lane for one input holds `apart` meanwhile.
         """
+        metrics = metrics or ModelMetrics(Metrics(), "")
+        self._metrics = metrics.apart
         self._backend = backend
         self._max_waiting = max_waiting_requests
         self._is_refusing = False
@@ -243,9 +271,16 @@ class Batcher:
         tuning = lanes.tuning
         self._cores = tuning.lanes * tuning.threads
         self._bulk = _Queue(
-            lanes.bulk, "bulk", tuning.batch_tokens, lambda _tokens: tuning.threads, _BULK_NICENESS
+            lanes.bulk,
+            "bulk",
+            tuning.batch_tokens,
+            lambda _tokens: tuning.threads,
+            metrics.bulk,
+            _BULK_NICENESS,
         )
-        self._queries = _Queue([lanes.query], "query", lanes.query.max_tokens, self._query_threads)
+        self._queries = _Queue(
+            [lanes.query], "query", lanes.query.max_tokens, self._query_threads, metrics.query
+        )
         self._apart = apart or asyncio.Lock()
         self._lanes_apart: set[LaneApart] = set()
         self._has_none_apart = asyncio.Event()
@@ -253,6 +288,11 @@ class Batcher:
 
     def _query_threads(self, tokens: int) -> int:
         return self._cores if tokens >= _WIDE_TOKENS and self._bulk.is_idle else 1
+
+    @property
+    def waiting(self) -> dict[str, tuple[int, int]]:
+        """How many requests wait in each queue, and how many tokens of theirs."""
+        return {"bulk": self._bulk.waiting_load, "query": self._queries.waiting_load}
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -331,12 +371,15 @@ class Batcher:
             lane = LaneApart(self._backend, inputs, pooling, self._count_threads_apart)
             self._lanes_apart.add(lane)
             self._has_none_apart.clear()
+            began = time.perf_counter()
             try:
                 results = await run_to_end(lane.run, cancel=lane.cancel)
             finally:
                 self._lanes_apart.discard(lane)
                 self._has_none_apart.set()
         self._check_going_on()
+        taken_s = time.perf_counter() - began
+        self._metrics.count_batch(len(inputs), sum(map(len, inputs)), taken_s)
         return [_checked(result, index) for index, result in zip(indices, results, strict=True)]
 
     def _count_threads_apart(self) -> int:

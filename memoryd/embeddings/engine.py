@@ -19,6 +19,7 @@ from memoryd.embeddings.model import LONG_INPUT_BYTES, EmbeddingModel
 from memoryd.embeddings.threads import run_to_end
 from memoryd.embeddings.types import Backend, PreparedModel
 from memoryd.errors import OutOfMemoryError, StoppingError, UnavailableError
+from memoryd.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ class Engine:
 
     def __init__(self, loader: Loader, limits: EngineLimits | None = None) -> None:
         """Start with nothing loaded, in the event loop that it will serve."""
+        self.metrics = Metrics()
         self._loader = loader
         self._limits = limits or EngineLimits()
         self._slots: dict[str, _Slot] = {}
@@ -129,14 +131,15 @@ class Engine:
 
         Who may be around when it is released uses `pinning`. Raises what `using` raises.
         """
-        async with self.pinning(name) as model:
+        async with self.pinning(self.resolve(name)) as model:
             return model
 
     @asynccontextmanager
     async def pinning(self, name: str) -> AsyncIterator[EmbeddingModel]:
-        """Give the model that clients call `name`; it stays loaded after, until it is released.
+        """Give the model whose own name is `name`; it stays loaded after, until it is released.
 
-        Raises what `using` raises.
+        That is the name which collections keep: no alias leads them to another model. Raises what
+        `using` raises.
         """
         async with self._used(name) as slot:
             slot.is_pinned = True
@@ -169,7 +172,7 @@ class Engine:
         being loaded after a minute, and StoppingError; a load that failed is tried again at the
         next call.
         """
-        async with self._used(name) as slot:
+        async with self._used(self.resolve(name)) as slot:
             slot.keep_alive_s = self._limits.keep_alive_s if keep_alive_s is None else keep_alive_s
             try:
                 async with asyncio.timeout(_LOADING_PATIENCE_S):
@@ -180,10 +183,10 @@ class Engine:
             yield model
 
     @asynccontextmanager
-    async def _used(self, name: str) -> AsyncIterator[_Slot]:
+    async def _used(self, own_name: str) -> AsyncIterator[_Slot]:
         if self._refusal.done():
             raise StoppingError()
-        slot = self._slot(self.resolve(name))
+        slot = self._slot(own_name)
         slot.users += 1
         slot.stop_timer()
         try:
@@ -251,6 +254,7 @@ class Engine:
                 max_waiting_requests=self._limits.max_waiting_requests,
                 long_input_bytes=self._limits.long_input_bytes,
                 apart=self._apart,
+                metrics=self.metrics,
             )
         logger.info(
             "loaded %s: %d MB, inputs of up to %d tokens",

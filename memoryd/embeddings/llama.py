@@ -9,7 +9,7 @@ import llama_cpp.llama_cpp as llama
 from memoryd.embeddings.last_token import LastTokenLane
 from memoryd.embeddings.library import can_use_gpu
 from memoryd.embeddings.llama_lane import LlamaLane, ModelShape, estimate_lane_bytes
-from memoryd.embeddings.types import Pooling, Tokens
+from memoryd.embeddings.types import Pooling, Side, Tokens
 from memoryd.embeddings.vocabulary import Vocabulary, join_pair, read_pair_template
 from memoryd.errors import ModelFileError
 
@@ -17,6 +17,8 @@ from memoryd.errors import ModelFileError
 _POOLINGS: dict[str, Pooling] = {"0": "none", "1": "mean", "2": "cls", "3": "last", "4": "rank"}
 # Whose graph is known to have what LastTokenLane reads.
 _STOPPED_EARLY = frozenset({"qwen3"})
+# Whose scores llama.cpp puts through a softmax (build_pooling in llama-graph.cpp).
+_PROBABLE = frozenset({"qwen3", "qwen3vl"})
 _HALF_BYTES = 2  # keys and values are kept as float16
 
 
@@ -41,6 +43,7 @@ class LlamaBackend:
             self.close()
             raise
         self.is_decoder, self.on_gpu = self._shape.is_decoder, self._shape.on_gpu
+        self.gives_probabilities = self.pooling == "rank" and self.architecture in _PROBABLE
 
     def _read_file(self, path: Path, pooling: Pooling | None) -> None:
         self.architecture = self._value("general.architecture") or "unknown"
@@ -132,16 +135,29 @@ class LlamaBackend:
         heads: int = llama.llama_model_n_head_kv(self.model)
         return layers * heads * numbers * _HALF_BYTES
 
-    def tokenize(self, text: str, max_tokens: int | None = None) -> Tokens:
-        """Return the ids of `text` without special tokens; in no text is a special token meant.
+    def tokenize(
+        self, text: str, max_tokens: int | None = None, *, parse_special: bool = False
+    ) -> Tokens:
+        """Return the ids of `text` without special tokens around it.
 
-        Of a long text that has more than `max_tokens`, the rest may be left out.
+        In no text is a special token meant, unless `parse_special` says so. Of a long text that has
+        more than `max_tokens`, the rest may be left out.
         """
-        return self._vocabulary.tokenize(text, max_tokens)
+        return self._vocabulary.tokenize(text, max_tokens, parse_special=parse_special)
 
-    def join(self, query: str, document: str, max_tokens: int) -> tuple[Tokens, int]:
+    def piece(self, token: int) -> bytes:
+        """Return what `token` stands for in a text: UTF-8, or a part of a character's."""
+        return self._vocabulary.piece(token)
+
+    def detokenize(self, tokens: Tokens, *, skip_special: bool = False) -> str:
+        """Return the text that `tokens` stand for."""
+        return self._vocabulary.text_of(tokens, skip_special=skip_special)
+
+    def join(
+        self, query: str, document: str, max_tokens: int, side: Side = "right"
+    ) -> tuple[Tokens, int]:
         """Return a reranker's input for a pair, and how many tokens were cut for it to fit."""
-        return join_pair(self._vocabulary, self._pair_template, query, document, max_tokens)
+        return join_pair(self._vocabulary, self._pair_template, query, document, max_tokens, side)
 
     def open_lane(self, max_tokens: int, max_sequences: int, pooling: Pooling) -> LlamaLane:
         """Return a lane with a llama context of its own, sharing the weights."""

@@ -15,8 +15,19 @@ Tokens = npt.NDArray[np.int32]
 Input = str | Sequence[int] | Sequence[int | str]
 """A text, the ids of its tokens, or a mix of both that makes one input."""
 
+Side = Literal["left", "right"]
+"""Where an input that is too long loses tokens."""
+
 Pooling = Literal["none", "mean", "cls", "last", "rank"]
 """How the vectors of an input's tokens become one; `none` keeps them, `rank` gives a score."""
+
+
+def cut_at(tokens: Tokens, count: int, side: Side) -> Tokens:
+    """Return `count` of `tokens` at most; what is too much is cut on `side`."""
+    excess = len(tokens) - max(count, 0)
+    if excess <= 0:
+        return tokens
+    return tokens[excess:] if side == "left" else tokens[:-excess]
 
 
 @dataclass(frozen=True)
@@ -94,14 +105,30 @@ class Backend(Protocol):
     weights_bytes: int
     is_decoder: bool
 
-    def tokenize(self, text: str, max_tokens: int | None = None) -> Tokens:
-        """Return the ids of `text` without special tokens; safe in any thread.
+    gives_probabilities: bool
+    """Whether a reranker's scores are probabilities already."""
 
-        Of a long text that has more than `max_tokens`, the rest may be left out.
+    def tokenize(
+        self, text: str, max_tokens: int | None = None, *, parse_special: bool = False
+    ) -> Tokens:
+        """Return the ids of `text` without special tokens around it; safe in any thread.
+
+        Special tokens are found in the text where `parse_special` says so. Of a long text that has
+        more than `max_tokens`, the rest may be left out.
         """
         ...
 
-    def join(self, query: str, document: str, max_tokens: int) -> tuple[Tokens, int]:
+    def piece(self, token: int) -> bytes:
+        """Return what `token` stands for in a text: UTF-8, or a part of a character's."""
+        ...
+
+    def detokenize(self, tokens: Tokens, *, skip_special: bool = False) -> str:
+        """Return the text that `tokens` stand for; safe in any thread."""
+        ...
+
+    def join(
+        self, query: str, document: str, max_tokens: int, side: Side = "right"
+    ) -> tuple[Tokens, int]:
         """Return a reranker's input for a pair, and how many tokens were cut for it to fit."""
         ...
 

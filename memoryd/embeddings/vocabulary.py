@@ -8,10 +8,11 @@ from unicodedata import normalize
 import llama_cpp.llama_cpp as llama
 import numpy as np
 
-from memoryd.embeddings.types import Tokens
+from memoryd.embeddings.types import Side, Tokens, cut_at
 from memoryd.errors import ModelFileError
 
 _PIECE_CHARS = 8192
+_TOKEN_BYTES = 64  # enough for most
 _NO_TOKENS: Tokens = np.empty(0, dtype=np.int32)
 _QUERY, _DOCUMENT = "{query}", "{document}"
 
@@ -30,26 +31,29 @@ class Vocabulary:
         self._is_composed = is_composed
         self._adds_space = adds_space
         self._vocab = llama.llama_model_get_vocab(model)
+        self._is_wordpiece = llama.llama_vocab_type(self._vocab) == llama.LLAMA_VOCAB_TYPE_WPM
         self.size: int = llama.llama_vocab_n_tokens(self._vocab)
         specials = self._tokenize("", add_special=True)
         # A beginning token, if the model adds one, comes first; all others end the input.
         beginning = int(llama.llama_vocab_get_add_bos(self._vocab) and len(specials) > 0)
         self.before, self.after = specials[:beginning], specials[beginning:]
 
-    def tokenize(self, text: str, max_tokens: int | None = None) -> Tokens:
-        """Return the ids of `text` without special tokens.
+    def tokenize(
+        self, text: str, max_tokens: int | None = None, *, parse_special: bool = False
+    ) -> Tokens:
+        """Return the ids of `text` without special tokens around it.
 
         Text is text: "[SEP]" in it is five characters, never the special token, so that nobody
-        changes an embedding's structure from inside a document. Of a long text that has more than
-        `max_tokens`, the rest may be left out.
+        changes an embedding's structure from inside a document; `parse_special` makes it the token.
+        Of a long text that has more than `max_tokens`, the rest may be left out.
         """
         if self._is_composed:
             text = normalize("NFC", text)
         if len(text) <= _PIECE_CHARS:
-            return self._tokenize(text)
+            return self._tokenize(text, parse_special=parse_special)
         tokens, count = [], 0
         for piece in self._pieces(text):
-            tokens.append(self._tokenize(piece))
+            tokens.append(self._tokenize(piece, parse_special=parse_special))
             count += len(tokens[-1])
             if max_tokens is not None and count > max_tokens:
                 break
@@ -95,14 +99,34 @@ class Vocabulary:
         """Say whether `token` is one that no text gives."""
         return bool(llama.llama_vocab_is_control(self._vocab, token))
 
-    def text_of(self, tokens: Tokens) -> str:
-        """Return the text that `tokens` stand for."""
+    def piece(self, token: int) -> bytes:
+        """Return what `token` stands for in a text: UTF-8, or a part of a character's."""
+        size = _TOKEN_BYTES
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = llama.llama_token_to_piece(self._vocab, token, buffer, size, 0, True)
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
+
+    def text_of(self, tokens: Tokens, *, skip_special: bool = False) -> str:
+        """Return the text that `tokens` stand for, without special ones where they are skipped."""
+        if skip_special:
+            tokens = np.array([token for token in tokens if not self.is_special(int(token))])
         data = np.ascontiguousarray(tokens, dtype=np.int32)
         pointer = data.ctypes.data_as(ctypes.POINTER(llama.llama_token))
-        size = 64 * len(data) + 64
-        buffer = ctypes.create_string_buffer(size)
-        count = llama.llama_detokenize(self._vocab, pointer, len(data), buffer, size, False, True)
-        return buffer.raw[: max(count, 0)].decode("utf-8", "replace")
+        size = _TOKEN_BYTES * (len(data) + 1)
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = llama.llama_detokenize(
+                self._vocab, pointer, len(data), buffer, size, False, not skip_special
+            )
+            if count >= 0:
+                break
+            size = -count
+        text = buffer.raw[:count].decode("utf-8", "replace")
+        # llama.cpp writes BERT's words with the space that was before them, the first one too.
+        return text.removeprefix(" ") if self._is_wordpiece else text
 
     def end_token(self) -> Tokens:
         """Return the token that ends a text, or nothing where the model has none."""
@@ -155,11 +179,16 @@ def read_pair_template(vocabulary: Vocabulary, template: str | None) -> PairTemp
 
 
 def join_pair(
-    vocabulary: Vocabulary, template: PairTemplate, query: str, document: str, max_tokens: int
+    vocabulary: Vocabulary,
+    template: PairTemplate,
+    query: str,
+    document: str,
+    max_tokens: int,
+    side: Side = "right",
 ) -> tuple[Tokens, int]:
     """Return the tokens of a pair, and how many were cut for it to fit.
 
-    The document is cut at its end; a long query leaves half of the room to it.
+    The document is cut on that side; a long query, on the same, leaves half of the room to it.
     """
     room = max(0, max_tokens - len(template.head) - len(template.tail))
     middle = template.middle
@@ -169,7 +198,9 @@ def join_pair(
             return np.concatenate((template.head, body, template.tail)), 0
         middle = vocabulary.tokenize(middle)
     first, second = vocabulary.tokenize(template.lead + query), vocabulary.tokenize(document)
-    most = max(0, room - len(middle) - min(len(second), room // 2))
-    body = np.concatenate((first[:most], middle, second))[:room]
-    cut = len(first) + len(middle) + len(second) - len(body)
+    whole = len(first) + len(middle) + len(second)
+    first = cut_at(first, room - len(middle) - min(len(second), room // 2), side)
+    second = cut_at(second, room - len(middle) - len(first), side)
+    body = np.concatenate((first, middle, second))[:room]
+    cut = whole - len(body)
     return np.concatenate((template.head, body, template.tail)), cut

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from memoryd.embeddings.model import EmbeddingModel, Embeddings
-from memoryd.embeddings.types import Input
-from memoryd.errors import TooLargeError
+from memoryd.embeddings.types import Input, Side
+from memoryd.errors import InvalidInputError, TooLargeError
 from memoryd.memory.state import Memory
 from memoryd.vectors.similarity import normalize, pad
 
@@ -19,6 +19,8 @@ class EmbedOptions:
     """Say how texts are embedded, beside the model's own ways."""
 
     truncate: bool = True
+    side: Side = "right"
+    """Where an input that is too long is cut."""
     dimensions: int | None = None
     max_tokens: int | None = None
     """An upper bound on what the model takes of an input."""
@@ -31,6 +33,16 @@ class EmbedOptions:
 
 
 _PLAIN = EmbedOptions()
+
+
+def check_dimensions(
+    memory: Memory, model: EmbeddingModel, dimensions: int | None, param: str = "dimensions"
+) -> int | None:
+    """Return `dimensions` if vectors of `model` can have so many, else raise InvalidInputError."""
+    most = MAX_PADDED_DIMENSIONS if memory.settings.pad_dimensions else model.dimensions
+    if dimensions is not None and not 1 <= dimensions <= most:
+        raise InvalidInputError(f"{param} must be from 1 to {most}", param)
+    return dimensions
 
 
 async def embed(
@@ -52,6 +64,7 @@ async def embed(
         inputs,
         prefix=model.prefix(options.prompt, options.instruction),
         truncate=options.truncate,
+        side=options.side,
         max_tokens=options.max_tokens,
         norm=options.norm if options.dimensions is None else _NOT_NORMALIZED,
     )

@@ -11,12 +11,14 @@ from memoryd.embeddings.trial import Trial, try_model
 from memoryd.errors import ConflictError, InvalidInputError, ModelFileError, ModelNotFoundError
 from memoryd.memory.model_listing import ModelSummary, find_trial, summarize
 from memoryd.memory.models import ModelLoader, kind_of
-from memoryd.models import imports
+from memoryd.memory.state import Memory
+from memoryd.models import cl100k, imports
 from memoryd.models.acquisition import Check
 from memoryd.models.catalog import find_entry
 from memoryd.models.downloads import Progress, tell_nobody
 from memoryd.models.gallery import GalleryEntry, Pooling, canonical, gallery_by_name
 from memoryd.models.model_files import write_model_file
+from memoryd.models.single_flight import SingleFlight
 from memoryd.models.sources import (
     GallerySource,
     HubSource,
@@ -29,6 +31,7 @@ from memoryd.models.sources import (
 )
 from memoryd.models.store import ModelFile
 from memoryd.models.weights import WEIGHT_TYPES, WeightType
+from memoryd.storage.collections import list_models as list_models_of_collections
 
 Choice = TypeVar("Choice", bound=str)
 _POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
@@ -59,6 +62,9 @@ class Described:
     pooling: Pooling | None = None
 
 
+_pulling: SingleFlight[BroughtModel] = SingleFlight()
+
+
 def as_pooling(text: str) -> Pooling:
     """Return `text` if it names a pooling, or raise InvalidInputError."""
     return _one_of(_POOLINGS, text, "pooling")
@@ -85,16 +91,24 @@ async def pull_model(
 ) -> BroughtModel:
     """Fetch a model of the gallery or of the hub, convert it if need be, and try it.
 
-    Raises InvalidInputError for other sources, ModelNotFoundError, ConflictError where it is here
-    with weights of another type than `weight_type`, and ModelFileError.
+    Of all who ask for it at the same time one does the work, and all are told the progress. Raises
+    InvalidInputError for other sources, ModelNotFoundError, ConflictError where it is here with
+    weights of another type than `weight_type`, and ModelFileError.
     """
-    source = parse_source(name)
-    if not is_safe_over_http(source):
-        raise InvalidInputError(
-            f"{name} is neither a gallery name nor of the form hf:organization/repository: "
-            "addresses, files and Ollama's models are brought in by `memoryd models import`",
-            "name",
-        )
+
+    async def start(tell: Progress) -> BroughtModel:
+        return await _pull(loader, name, weight_type, tell)
+
+    key = (loader.models_dir, canonical(name), weight_type)
+    return await _pulling.run(key, start, progress)
+
+
+async def _pull(
+    loader: ModelLoader, name: str, weight_type: WeightType | None, progress: Progress
+) -> BroughtModel:
+    if canonical(name) == cl100k.NAME:
+        return await _pull_table(loader, progress)
+    source = parse_pullable(name)
     if isinstance(source, HubSource) and not _is_known(loader, default_name(source)):
         return await import_model(loader, name, weight_type=weight_type, progress=progress)
     own_name = loader.resolve(default_name(source))
@@ -103,6 +117,37 @@ async def pull_model(
         _check_weight_type(find_entry(own_name, loader.models_dir), found, weight_type)
     file = found or await loader.ensure(own_name, progress, weight_type)
     return await _try(loader, file, progress, was_here=found is not None)
+
+
+async def _pull_table(loader: ModelLoader, progress: Progress) -> BroughtModel:
+    """Fetch the table of cl100k: no model, but what clients of OpenAI's models need, too."""
+    was_here = await asyncio.to_thread(cl100k.is_fetched, loader.models_dir)
+    return BroughtModel(
+        name=cl100k.NAME,
+        kind=None,
+        is_here=True,
+        path=await cl100k.fetch_table(loader.models_dir, progress),
+        size_bytes=cl100k.SIZE_BYTES,
+        weight_type=None,
+        dimensions=None,
+        context_tokens=None,
+        source=cl100k.ADDRESS,
+        origin=None,
+        fault="",
+        was_here=was_here,
+    )
+
+
+def parse_pullable(text: str) -> Source:
+    """Return a source that anybody may have memoryd fetch; raise InvalidInputError for others."""
+    source = parse_source(text)
+    if not is_safe_over_http(source):
+        raise InvalidInputError(
+            f"{text} is neither a gallery name nor of the form hf:organization/repository: "
+            "addresses, files and Ollama's models are brought in by `memoryd models import`",
+            "name",
+        )
+    return source
 
 
 def _is_known(loader: ModelLoader, name: str) -> bool:
@@ -246,9 +291,10 @@ def remove_model(loader: ModelLoader, name: str, *, in_use: Collection[str] = ()
     """Delete the files that memoryd has made for a model; a file used in place stays.
 
     `in_use` are the models that collections work with. Raises ModelNotFoundError, ConflictError for
-    one of those or one that is being fetched, and ModelFileError where there is nothing of
-    memoryd's.
+    one of those, one that is being fetched or an alias that the user has given, and ModelFileError
+    where there is nothing of memoryd's.
     """
+    _refuse_alias(loader, name)
     own_name = own_name_of(loader, name)
     check_unused(own_name, in_use)
     return RemovedModel(own_name, imports.remove_model(own_name, loader.models_dir))
@@ -273,3 +319,56 @@ def check_unused(own_name: str, in_use: Collection[str]) -> None:
             "documents in one with another model",
             "model",
         )
+
+
+async def remove_served_model(memory: Memory, loader: ModelLoader, name: str) -> RemovedModel:
+    """Delete the files of a model that a running memoryd may have loaded, which lets it go.
+
+    Raises ModelNotFoundError where it isn't here, and ConflictError for one that collections work
+    with, that is used in place, or whose name is a setting.
+    """
+    _refuse_alias(loader, name)
+    own_name = own_name_of(loader, name)
+    check_unused(own_name, await list_models_of_collections(memory.database))
+    if own_name == memory.engine.resolve(memory.settings.model):
+        raise ConflictError(
+            f"{own_name} is the model of new collections: start memoryd with another one first, by "
+            "--model or MEMORYD_MODEL",
+            "model",
+        )
+    if not await asyncio.to_thread(_is_described_or_here, loader, own_name):
+        raise ModelNotFoundError(name)
+    memory.engine.expire(own_name)
+    try:
+        return await asyncio.to_thread(remove_model, loader, own_name)
+    except ModelFileError as error:
+        raise ConflictError(error.message, "model") from error
+
+
+def _refuse_alias(loader: ModelLoader, name: str) -> None:
+    """Raise ConflictError for a name that nothing but the settings can give or take."""
+    if model := loader.aliases.get(canonical(name)):
+        raise ConflictError(
+            f"{name} is another name of {model} by the setting alias: change it there", "model"
+        )
+
+
+def _is_described_or_here(loader: ModelLoader, own_name: str) -> bool:
+    try:
+        entry = find_entry(own_name, loader.models_dir)
+        return entry.origin is not None or loader.find(own_name) is not None
+    except ModelFileError:
+        return True
+
+
+async def copy_model(loader: ModelLoader, source: str, name: str) -> None:
+    """Give a model that is here a second name, under which it stays where the first is removed.
+
+    Raises ModelNotFoundError for one that isn't here, InvalidInputError for a name that can't be
+    one, ConflictError for one that is taken, and ModelFileError.
+    """
+    _refuse_alias(loader, name)
+    file = await asyncio.to_thread(loader.find, loader.resolve(source))
+    if file is None:
+        raise ModelNotFoundError(source)
+    await asyncio.to_thread(imports.copy_model, file, name, loader.models_dir)

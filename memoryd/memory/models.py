@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from memoryd.embeddings.types import ModelSpec, PreparedModel
 from memoryd.errors import ModelFileError, ModelNotFoundError
 from memoryd.models.catalog import OPENAI_NAMES, find_entry
 from memoryd.models.downloads import Progress
-from memoryd.models.gallery import GalleryEntry, Kind
+from memoryd.models.gallery import GalleryEntry, Kind, canonical
 from memoryd.models.locks import locked
 from memoryd.models.model_files import check_against_file
 from memoryd.models.store import ModelFile, ensure_model, find_model
@@ -41,6 +41,8 @@ class ModelLoader:
     """Whether a new model is measured for some seconds before its first use."""
     fetches_gallery: bool = True
     """Whether a model of the gallery that isn't here is fetched at its first use."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """What the user has given other names, by these in their canonical form."""
     _trials: dict[str, Trial] = field(default_factory=dict, compare=False)
     """What couldn't be kept in the models directory."""
 
@@ -53,19 +55,24 @@ class ModelLoader:
             gpu_layers=settings.gpu_layers,
             is_measuring=settings.measure_models,
             fetches_gallery=settings.auto_pull,
+            aliases={canonical(name): model for name, model in settings.alias.items()},
         )
 
     def resolve(self, name: str) -> str:
         """Return the one name of a model, from any of its names, or raise ModelNotFoundError.
 
-        OpenAI's names mean the default model unless the user has given them to another.
+        The user's aliases come before all else. OpenAI's names mean the default model unless the
+        user has given them to another.
         """
         try:
-            return find_entry(name, self.models_dir).name
+            return self._entry(name).name
         except ModelNotFoundError:
             if name.strip().lower() not in OPENAI_NAMES:
                 raise
-        return find_entry(self.default_model, self.models_dir).name
+        return self._entry(self.default_model).name
+
+    def _entry(self, name: str) -> GalleryEntry:
+        return find_entry(self.aliases.get(canonical(name), name), self.models_dir)
 
     async def prepare(self, name: str) -> PreparedModel:
         """Fetch, try and measure the model as far as that wasn't done before.
@@ -91,7 +98,7 @@ class ModelLoader:
     def _may_fetch(self, name: str) -> bool:
         """Say whether a model is fetched where it isn't here: who describes one wants it."""
         entry = find_entry(name, self.models_dir)
-        is_default = entry == find_entry(self.default_model, self.models_dir)
+        is_default = entry == self._entry(self.default_model)
         return self.fetches_gallery or is_default or entry.origin is not None
 
     def find(self, name: str, weight_type: WeightType | None = None) -> ModelFile | None:

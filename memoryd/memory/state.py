@@ -12,6 +12,7 @@ from memoryd.config import Settings
 from memoryd.documents.types import Collection
 from memoryd.embeddings.engine import Engine
 from memoryd.errors import OverloadedError, StoppingError
+from memoryd.memory.model_jobs import ModelJobs
 from memoryd.storage.database import Database
 
 # Enough documents under way to keep the engine busy while others are written.
@@ -40,6 +41,7 @@ class Memory:
     _locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = field(
         default_factory=WeakValueDictionary
     )
+    model_jobs: ModelJobs = field(default_factory=ModelJobs)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _held_requests: int = 0
     _held_bytes: int = 0
@@ -86,7 +88,7 @@ class Memory:
         self.is_stopping = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, self.model_jobs.stop(), return_exceptions=True)
         await asyncio.to_thread(self.chunking_threads.shutdown, cancel_futures=True)
 
     def check_going_on(self) -> None:

@@ -46,6 +46,10 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 Progress = Callable[[str, int, int | None], None]
 
 
+# How a step begins that fetches a file; its name follows.
+FETCHING = "fetching "
+
+
 def tell_nobody(text: str, done_bytes: int, total_bytes: int | None) -> None:
     """Take the place of a caller's progress function."""
 
@@ -300,7 +304,7 @@ async def _receive(
                 part.discard()
                 raise ModelFileError(f"{wanted.path} is longer than {most_bytes:,} bytes")
             await asyncio.to_thread(out.write, chunk)
-            progress(f"fetching {wanted.path}", done_bytes, total_bytes)
+            progress(f"{FETCHING}{wanted.path}", done_bytes, total_bytes)
     if total_bytes is not None and done_bytes < total_bytes:
         raise InterruptedTransferError(
             f"{answer.address.origin()} failed: {wanted.path} broke off after {done_bytes:,} of "

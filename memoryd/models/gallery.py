@@ -24,6 +24,8 @@ MAX_GALLERY_BYTES = 1 << 20
 # [host[:port]/][namespace/]model[:tag], as Ollama writes names.
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _NAME = re.compile(rf"(?:{_PART}(?::\d+)?/)*{_PART}(?::{_PART})?")
+# What Ollama's clients may put before a name, in this order.
+_HOSTS = ("registry.ollama.ai/", "library/", "hf.co/", "huggingface.co/")
 _REPOSITORY = re.compile(rf"{_PART}/{_PART}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME_LINE = re.compile(r"""^(?:- )?name\s*[:=]\s*["']?([^"'#\s]+)""", re.MULTILINE)
@@ -39,7 +41,9 @@ def is_name(text: str) -> bool:
 def canonical(name: str) -> str:
     """Return what all ways to write a name share: case, spaces and defaults don't count."""
     plain = name.strip().lower().removesuffix(":latest")
-    return plain.removeprefix("registry.ollama.ai/").removeprefix("library/")
+    for host in _HOSTS:
+        plain = plain.removeprefix(host)
+    return plain
 
 
 def _as_name(text: str) -> str:

@@ -51,7 +51,7 @@ from memoryd.models.sources import (
     default_name,
     parse_source,
 )
-from memoryd.models.store import ModelFile, ensure_model, unusable
+from memoryd.models.store import ModelFile, ensure_model, find_model, unusable
 from memoryd.models.transport import Patience, open_session
 from memoryd.models.weights import WEIGHT_TYPES, WeightType
 
@@ -104,6 +104,61 @@ async def import_model(
             return _describe(brought, models_dir)
     except OSError as error:
         raise unusable(models_dir, error) from error
+
+
+def copy_model(file: ModelFile, name: str, models_dir: Path) -> GalleryEntry:
+    """Give a model that is here a second name under which it is a model of its own.
+
+    A file in the models directory gets a second name there (a hard link): it takes no room, and
+    removing either model leaves the other. One that is used in place is so again. Where the name
+    already means that file, nothing is done. Raises InvalidInputError for a name that can't be one,
+    ConflictError where another model that is here, or that a user described, has it, and
+    ModelFileError.
+    """
+    chosen = check_name(name)
+    entry = GalleryEntry(name=chosen, origin=models_dir / f"{file_stem(chosen)}.yaml")
+    try:
+        with locked_at_once(lock_path(entry, models_dir), f"model {chosen}"):
+            taken = _lookup(chosen, models_dir)
+            if taken and _is_file_of(taken, file, models_dir):
+                return taken
+            _refuse_used(chosen, taken, models_dir)
+            return _describe(_copy(file, entry, models_dir), models_dir)
+    except OSError as error:
+        raise unusable(models_dir, error) from error
+
+
+def _is_file_of(entry: GalleryEntry, file: ModelFile, models_dir: Path) -> bool:
+    found = None if entry.fault else _find_file(entry, models_dir)
+    return found is not None and found.samefile(file.path)
+
+
+def _find_file(entry: GalleryEntry, models_dir: Path) -> Path | None:
+    found = find_model(entry.name, models_dir, WEIGHT_TYPES[0])
+    return found.path if found else None
+
+
+def _refuse_used(name: str, taken: GalleryEntry | None, models_dir: Path) -> None:
+    """Raise ConflictError unless a name is free, or only the gallery has it for what isn't here."""
+    if taken and (taken.origin or _find_file(taken, models_dir)):
+        raise ConflictError(
+            f"the name {name!r} is taken by the model {taken.name!r}: delete that first, or give "
+            "another name",
+            "name",
+        )
+
+
+def _copy(file: ModelFile, entry: GalleryEntry, models_dir: Path) -> _Brought:
+    known = _with_facts(entry, file.entry)
+    if file.entry.origin is None:  # The file says these, so nobody has to.
+        known = replace(known, pooling=None, context_tokens=None)
+    if file.path.parent != models_dir or file.path.is_symlink():
+        return _Brought(replace(known, path=file.path), Record(str(file.path)))
+    target = gguf_path(entry, models_dir)
+    target.unlink(missing_ok=True)  # What is left of one whose description was removed by hand.
+    target.hardlink_to(file.path)
+    made = (target.name,)
+    return _Brought(replace(known, path=target), Record(f"a copy of {file.entry.name}", made=made))
 
 
 def remove_model(name: str, models_dir: Path) -> list[Path]:

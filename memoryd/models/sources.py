@@ -16,6 +16,8 @@ MAX_NAME_CHARS = 128
 _QUANTIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
 _OLLAMA_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _PATH_STARTS = ("/", "./", "../", "~")
+# As Ollama's clients name repositories of the hub.
+_OLLAMA_HUB_STARTS = ("hf.co/", "huggingface.co/")
 _OLD_BIN = (
     "llama.cpp reads GGUF, and neither bert.cpp's .bin files nor PyTorch's: give the folder or the "
     "hub's name of the model that the file was made from, and memoryd converts it"
@@ -64,9 +66,9 @@ Source = GallerySource | HubSource | UrlSource | LocalSource | OllamaSource
 def parse_source(text: str) -> Source:
     """Return what a source means; no file is looked at and nothing is asked.
 
-    hf:organization/repository[:file or weight type], ollama:name[:tag], an https address, a path
-    (beginning with /, ./, ../ or ~, or ending in .gguf), else a gallery name. Raises
-    InvalidInputError that says how it is written.
+    hf:organization/repository[:file or weight type], with hf.co/ for hf: too, ollama:name[:tag], an
+    https address, a path (beginning with /, ./, ../ or ~, or ending in .gguf), else a gallery name.
+    Raises InvalidInputError that says how it is written.
     """
     plain = text.strip()
     if not plain or len(plain) > MAX_SOURCE_CHARS or not plain.isprintable():
@@ -78,6 +80,8 @@ def parse_source(text: str) -> Source:
         return _hub_source(rest)
     if scheme.lower() == "ollama":
         return _ollama_source(rest)
+    if plain.lower().startswith(_OLLAMA_HUB_STARTS):
+        return _hub_source(plain.partition("/")[2].removesuffix(":latest"))
     if plain.startswith(_PATH_STARTS) or plain.lower().endswith((".gguf", ".bin")):
         return _local_source(plain)
     return GallerySource(check_name(plain))

@@ -115,13 +115,20 @@ def _not_found(name: str) -> NotFoundError:
     return NotFoundError(f"there is no collection {name!r}", "collection")
 
 
-async def list_collections(database: Database, *, after: str, limit: int) -> list[Collection]:
-    """Return up to `limit` collections by name, from the first one after `after` on."""
+async def list_collections(
+    database: Database, *, after: str, limit: int, among: frozenset[int] | None = None
+) -> list[Collection]:
+    """Return up to `limit` collections by name, from the first one after `after` on.
+
+    `among` are the numbers of those that count; None: all.
+    """
     async with database.connection() as connection:
         rows = await connection.fetch(
-            f"SELECT {_FIELDS} FROM memoryd.collections c WHERE name > $1"
+            f"SELECT {_FIELDS} FROM memoryd.collections c"
+            " WHERE name > $1 AND ($2::int[] IS NULL OR id = ANY ($2))"
             f" ORDER BY name LIMIT {limit:d}",
             after,
+            among,
         )
     return [_collection(row) for row in rows]
 

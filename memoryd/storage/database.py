@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -20,7 +21,7 @@ from memoryd.errors import (
 )
 from memoryd.storage.migrate import Connection, alone, migrate
 
-__all__ = ["Connection", "Database", "open_database", "translated"]
+__all__ = ["Connection", "Connections", "Database", "open_database", "translated"]
 
 _REQUIRED_POSTGRES = 160_000
 _REQUIRED_PGVECTOR = (0, 8, 4)
@@ -67,19 +68,44 @@ def translated() -> Iterator[None]:
         raise MemorydError("the database refused to do that") from error
 
 
+@dataclass(frozen=True)
+class Connections:
+    """Tell how many connections are lent, how many are free, and how many callers wait for one."""
+
+    used: int
+    idle: int
+    waiting: int
+
+
 class Database:
     """Lend connections to the functions of this package."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         """Take an open pool; `open_database` makes one."""
         self._pool = pool
+        self._waiting = 0
+
+    def count_connections(self) -> Connections:
+        """Return the state of the pool, without asking Postgres."""
+        idle = self._pool.get_idle_size()
+        return Connections(self._pool.get_size() - idle, idle, self._waiting)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection; raises memoryd's errors for whatever fails while it is lent."""
         with translated():
-            async with self._pool.acquire(timeout=_ACQUIRE_TIMEOUT_S) as connection:
+            connection = await self._acquire()
+            try:
                 yield connection
+            finally:
+                await self._pool.release(connection)
+
+    async def _acquire(self) -> asyncpg.pool.PoolConnectionProxy:
+        self._waiting += 1
+        try:
+            return await self._pool.acquire(timeout=_ACQUIRE_TIMEOUT_S)
+        finally:
+            self._waiting -= 1
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

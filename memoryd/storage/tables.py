@@ -42,6 +42,20 @@ aliases = sa.Table(
     ),
 )
 
+api_keys = sa.Table(
+    "api_keys",
+    shared,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("secret_hash", sa.LargeBinary, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("scopes", ARRAY(sa.Text), nullable=False),
+    # NULL: all. No foreign key goes from an array; numbers are never given away again.
+    sa.Column("collection_ids", ARRAY(sa.Integer)),
+    sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("last_used_at", sa.TIMESTAMP(timezone=True)),
+    sa.Column("expires_at", sa.TIMESTAMP(timezone=True)),
+)
+
 
 def collection_schema(number: int) -> str:
     """Return the schema of the collection with that number."""

@@ -19,7 +19,9 @@ def normalize(vectors: Vectors, norm: int = 2) -> Vectors:
     if norm == 0:
         lengths = np.abs(vectors).max(axis=1, keepdims=True) / _LARGEST_SHORT
     else:
-        lengths = np.linalg.norm(vectors, norm, axis=1, keepdims=True)
+        # High powers leave float32's range, but not that of double up to some hundred.
+        wide = vectors.astype(np.float64) if norm > 2 else vectors
+        lengths = np.linalg.norm(wide, norm, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
 
 

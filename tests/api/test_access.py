@@ -1,12 +1,17 @@
 import logging
+from pathlib import Path
 
 import pytest
 from servers import Serve
+from toys import ToyLoader
 from wire import Client
 
 import memoryd
 from memoryd import errors
 from memoryd.api.errors import FAULTS, fault_of
+from memoryd.app import check_exposure, open_memory
+from memoryd.config import Settings
+from memoryd.memory.keys import Keyring
 
 PUBLIC = ["/", "/health", "/health/ready"]
 PRIVATE = ["/v1/limits", "/v1/collections", "/v1/collections/default/documents", "/nothing"]
@@ -37,14 +42,17 @@ async def test_a_server_with_a_key_lets_only_its_holders_pass(serve: Serve) -> N
             answer = await client.get(path)
             answer.refused(401, "unauthorized")
             assert "Authorization" in answer.json["error"]["message"]
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
         embed = await client.post("/api/embed", {"model": "toy", "input": "cat"})
         assert embed.status == 401
         assert isinstance(embed.json["error"], str)
+        assert embed.headers["WWW-Authenticate"] == "Bearer"
         (await client.post("/v1/embeddings", {})).refused(401, "unauthorized")
         for name, value in (
             ("Authorization", "Bearer s3cret"),
             ("Authorization", "bearer  s3cret "),
             ("X-Api-Key", "s3cret"),
+            ("api-key", "s3cret"),
         ):
             assert (await client.get("/v1/limits", headers={name: value})).status == 200
         for name, value in (
@@ -57,6 +65,31 @@ async def test_a_server_with_a_key_lets_only_its_holders_pass(serve: Serve) -> N
             ("X-Api-Key", "schlüssel"),
         ):
             (await client.get("/v1/limits", headers={name: value})).refused(401, "unauthorized")
+
+
+EXPOSED = "0.0.0.0"  # noqa: S104 - meant
+
+
+def test_beyond_this_machine_a_key_or_the_users_word_is_needed() -> None:
+    with pytest.raises(errors.SetupError, match="--allow-no-key"):
+        check_exposure(Settings(host=EXPOSED))
+    check_exposure(Settings(host=EXPOSED, allow_no_key=True))
+    check_exposure(Settings(host=EXPOSED), has_keys=True)
+    check_exposure(Settings(host=EXPOSED, api_key="k"))
+
+
+async def test_stored_keys_count_when_memoryd_starts_beyond_this_machine(
+    dsn: str, models_dir: Path
+) -> None:
+    given = {"models_dir": models_dir, "model": "toy", "database_url": dsn}
+    local, exposed = Settings(**given), Settings(**given, host=EXPOSED)
+    with pytest.raises(errors.SetupError, match="MEMORYD_API_KEY"):
+        async with open_memory(exposed, ToyLoader(models_dir)):
+            pass
+    async with open_memory(local, ToyLoader(models_dir)) as (memory, _):
+        await Keyring(local, memory.database).create(name="first", scopes=["admin"])
+    async with open_memory(exposed, ToyLoader(models_dir)):
+        pass
 
 
 async def test_a_server_without_a_key_takes_whatever_clients_send(shared_client: Client) -> None:

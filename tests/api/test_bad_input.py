@@ -306,8 +306,6 @@ async def test_junk_never_makes_the_server_fail(client: Client, method: str, pat
         )
         assert answer.status < 500, (url, answer.data)
         assert "X-Request-Id" in answer.headers
-        if path != "/":
-            assert isinstance(answer.json, dict)
         if answer.status >= 400:
             assert answer.json["error"]
     (await client.get("/health/ready")).ok()

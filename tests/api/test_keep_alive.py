@@ -76,6 +76,8 @@ def test_durations_are_read_as_ollama_reads_them(given: Any, seconds: float | No
         ("", 'time: invalid duration ""'),
         ("5 minutes", 'time: unknown unit " minutes" in duration "5 minutes"'),
         ("m", 'time: invalid duration "m"'),
+        ("9999999h", 'time: invalid duration "9999999h"'),
+        ("٣s", 'time: invalid duration "٣s"'),
         (True, "Unsupported type: 'bool'"),
         ([1], "Unsupported type: '[]interface {}'"),
     ],

@@ -6,7 +6,8 @@ import pytest
 from servers import Serve
 from wire import Client
 
-from memoryd.api import bodies
+from memoryd.api import collections, documents, search
+from memoryd.api.bodies import Body
 
 DOCUMENTS = "/v1/collections/default/documents"
 
@@ -14,8 +15,9 @@ DOCUMENTS = "/v1/collections/default/documents"
 def enforced() -> list[tuple[str, int]]:
     """Return the name and the bound of every field of a body that has an upper bound."""
     found = []
-    for kind in vars(bodies).values():
-        if not (isinstance(kind, type) and issubclass(kind, bodies.BaseModel)):
+    kinds = [kind for module in (collections, documents, search) for kind in vars(module).values()]
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Body)):
             continue
         for name, field in kind.model_fields.items():
             for bound in field.metadata:

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from servers import Running, Serve
-from toys import DIMENSIONS, MAX_TOKENS, toy_vector
+from toys import DIMENSIONS, MAX_TOKENS, ToyLoader, toy_vector
 from wire import Answer, Client
+
+from memoryd.embeddings.engine import Engine
 
 
 async def embed(client: Client, input_: Any = "cat", **fields: Any) -> Answer:
@@ -122,6 +125,17 @@ async def test_an_unknown_model_is_404_in_ollamas_words(shared_client: Client) -
     assert told(answer, 404) == 'model "xyz" not found, try pulling it first'
 
 
+@pytest.mark.parametrize("model", ["a b", "..", "a:b:c", "/a", "a/", "-a", "a\nb", "x" * 200])
+async def test_a_name_that_can_be_no_models_is_400(shared_client: Client, model: str) -> None:
+    assert told(await embed(shared_client, model=model), 400) == "invalid model name"
+
+
+@pytest.mark.parametrize("model", [None, "", "a b"])
+async def test_names_are_looked_at_before_inputs(shared_client: Client, model: str | None) -> None:
+    answer = await embed(shared_client, 5, model=model)
+    assert told(answer, 400 if model else 404) != "invalid input type"
+
+
 async def test_a_model_is_known_by_latest_and_in_any_case(real_client: Client) -> None:
     for name in ("all-minilm:latest", "ALL-MINILM", " all-minilm ", "all-minilm:22m"):
         answer = await real_client.post("/api/embed", {"model": name, "input": "x"})
@@ -130,8 +144,9 @@ async def test_a_model_is_known_by_latest_and_in_any_case(real_client: Client) -
 
 @pytest.mark.parametrize("input_", [None, "", []])
 async def test_no_input_loads_the_model_only(shared_client: Client, input_: Any) -> None:
-    answer = (await embed(shared_client, input_)).ok()
-    assert answer == {"model": "toy", "embeddings": []}
+    answer = await embed(shared_client, input_)
+    assert answer.ok() == {"model": "toy", "embeddings": []}
+    assert answer.headers["X-Truncated-Inputs"] == "0"
 
 
 async def test_an_absent_input_loads_the_model_only(shared_client: Client) -> None:
@@ -142,6 +157,18 @@ async def test_an_absent_input_loads_the_model_only(shared_client: Client) -> No
 async def test_an_empty_text_in_a_list_is_a_vector(shared_client: Client) -> None:
     assert (await vectors(shared_client, [""])).shape == (1, DIMENSIONS)
     assert (await vectors(shared_client, ["cat", "", " "])).shape == (3, DIMENSIONS)
+
+
+async def test_an_empty_text_is_nothing_to_a_model_without_special_tokens(
+    serve: Serve, models_dir: Path
+) -> None:
+    loader = ToyLoader(models_dir)
+    loader.backend.before = loader.backend.after = np.empty(0, dtype=np.int32)
+    async with Engine(loader) as engine, serve(engine) as running:
+        text = "input exceeds maximum context length and cannot be truncated further"
+        assert told(await embed(running.client, [""]), 400) == text
+        assert told(await embed(running.client, ["cat", ""]), 400) == text
+        assert (await embed(running.client, ["cat"])).ok()["prompt_eval_count"] == 1
 
 
 @pytest.mark.parametrize("input_", [5, True, {}, [1, 2], ["a", 1], [["a"]], [None], 1.5])
@@ -194,6 +221,43 @@ async def test_a_num_ctx_of_another_type_is_the_clients_error(
     assert told(answer, 400) == 'option "num_ctx" must be of type integer'
 
 
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"num_batch": "a"}, "integer"),
+        ({"num_gpu": 1.5}, "integer"),
+        ({"main_gpu": True}, "integer"),
+        ({"num_thread": []}, "integer"),
+        ({"use_mmap": 1}, "boolean"),
+    ],
+)
+async def test_an_option_of_another_type_is_the_clients_error(
+    shared_client: Client, options: dict[str, Any], kind: str
+) -> None:
+    [name] = options
+    answer = await embed(shared_client, options=options)
+    assert told(answer, 400) == f'option "{name}" must be of type {kind}'
+
+
+async def test_numbers_without_a_fraction_are_integers(shared_client: Client) -> None:
+    answer = await embed(shared_client, LONG, options={"num_ctx": 10.0})
+    assert answer.ok()["prompt_eval_count"] == 10
+
+
+async def test_no_option_loads_the_model_again(running: Running) -> None:
+    model = await running.memory.engine.model("toy")
+    for options in ({"num_ctx": 8}, {"num_ctx": 4096, "num_gpu": 7, "use_mmap": False}, {}):
+        (await embed(running.client, options=options)).ok()
+    assert await running.memory.engine.model("toy") is model
+
+
+@pytest.mark.parametrize("fields", [{"images": ["aGk="]}, {"input": [{"image_url": "x"}]}])
+async def test_images_are_refused(shared_client: Client, fields: dict[str, Any]) -> None:
+    body = {"model": "toy", "input": "cat", **fields}
+    answer = await shared_client.post("/api/embed", body)
+    assert told(answer, 400) == "this model embeds text only"
+
+
 async def test_dimensions_slice_and_normalize_again(shared_client: Client) -> None:
     whole = toy_vector("cat dog horse lemon")
     got = await vectors(shared_client, "cat dog horse lemon", dimensions=4)
@@ -205,7 +269,17 @@ async def test_dimensions_slice_and_normalize_again(shared_client: Client) -> No
 async def test_dimensions_that_do_not_shorten_are_ignored(
     shared_client: Client, dimensions: int
 ) -> None:
-    assert (await vectors(shared_client, "cat", dimensions=dimensions)).shape[1] == DIMENSIONS
+    answer = await embed(shared_client, dimensions=dimensions)
+    assert np.shape(answer.ok()["embeddings"]) == (1, DIMENSIONS)
+    assert "Warning" not in answer.headers
+
+
+async def test_more_dimensions_are_zeros_where_that_is_set(serve: Serve) -> None:
+    async with serve(pad_dimensions=True) as running:
+        answer = await embed(running.client, dimensions=DIMENSIONS + 4)
+        [got] = answer.ok()["embeddings"]
+        assert np.allclose(got, [*toy_vector("cat"), 0, 0, 0, 0])
+        assert "Warning" in answer.headers
 
 
 async def test_a_vector_cut_to_nothing_stays_zero(shared_client: Client) -> None:

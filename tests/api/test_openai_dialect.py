@@ -4,6 +4,7 @@ import base64
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
 from servers import Serve
 from toys import DIMENSIONS, MAX_TOKENS, toy_vector
@@ -194,3 +195,34 @@ async def test_usage_is_that_of_the_real_tokenizer(real_client: Client) -> None:
         body = {"model": "all-minilm", "input": text}
         usage = (await real_client.post("/v1/embeddings", body)).ok()["usage"]
         assert usage == {"prompt_tokens": count, "total_tokens": count}
+
+
+@pytest.mark.parametrize("query", ["", "?api-version=2024-10-21"])
+async def test_azures_path_names_the_model(shared_client: Client, query: str) -> None:
+    body = {"input": "cat", "model": "gpt-4"}
+    answer = await shared_client.post(f"/openai/deployments/TOY/embeddings{query}", body)
+    assert answer.ok() == (await embed(shared_client, model="TOY")).ok()
+    path = f"/openai/deployments/no%2Fsuch/embeddings{query}"
+    error = (await shared_client.post(path, body)).refused(404, "model_not_found")
+    assert "no/such" in error["message"]
+
+
+async def test_azures_client_embeds(shared_client: Client) -> None:
+    azure = openai.AsyncAzureOpenAI(
+        azure_endpoint=shared_client.url, api_key="any", api_version="2024-10-21", max_retries=0
+    )
+    async with azure:
+        answer = await azure.embeddings.create(model="toy", input=["cat", "dog"])
+    assert np.allclose(answer.data[1].embedding, toy_vector("dog"), atol=1e-6)
+
+
+async def test_who_asks_is_logged_as_a_hash(
+    shared_client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "memoryd.access"):
+        for user in ("kim@example.com", "lee@example.com", "kim@example.com", None):
+            (await embed(shared_client, user=user)).ok()
+    kim, lee, again, nobody = (record.fields["user"] for record in caplog.records)
+    assert kim == again != lee
+    assert nobody == ""
+    assert "example.com" not in caplog.text

@@ -255,9 +255,9 @@ async def test_a_wrong_search_is_refused_by_the_name_of_its_fault(
 @pytest.mark.parametrize(
     ("query", "param"),
     [
-        ("", "query"),
-        ("q=", "query"),
-        ("q=+", "query"),
+        ("", "q"),
+        ("q=", "q"),
+        ("q=+", "q"),
         ("q=cat&limit=0", "limit"),
         ("q=cat&limit=x", "limit"),
         ("q=cat&limit=1001", "limit"),

@@ -193,6 +193,7 @@ async def test_a_server_that_speaks_no_json_is_not_memoryd() -> None:
 )
 def test_memoryd_is_asked_where_it_listens(host: str, url: str) -> None:
     assert default_url(Settings(host=host)) == url
+    assert default_url(Settings(host=host, port=(8765, 1))) == url
 
 
 @pytest.mark.skipif(NO_IPV6, reason="this machine has no IPv6")

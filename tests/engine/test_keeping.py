@@ -180,7 +180,7 @@ async def test_a_model_that_a_collection_works_with_stays_until_it_is_released(
 
 async def test_a_model_may_be_released_while_it_is_being_pinned(shelf: ToyShelf) -> None:
     async with engine_of(shelf, EngineLimits(keep_alive_s=0)) as engine:
-        async with engine.pinning("A") as model:
+        async with engine.pinning("a") as model:
             engine.release("a")
             await asyncio.sleep(0.05)
             assert np.allclose((await model.embed(["cat"])).vectors, toy_vector("cat"))

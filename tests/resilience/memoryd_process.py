@@ -43,10 +43,10 @@ class MemorydProcess:
         return int((self.data_dir / "postgres" / "postmaster.pid").read_text().split("\n")[0])
 
 
-def command(data_dir: Path, models_dir: Path) -> list[str]:
-    """Return the command that serves `data_dir` on a free port."""
+def command(data_dir: Path, models_dir: Path, *options: str) -> list[str]:
+    """Return the command that serves `data_dir` on a free port, and on those of `options`."""
     places = ["--data-dir", str(data_dir), "--models-dir", str(models_dir)]
-    return [sys.executable, "-m", "memoryd", "serve", "--port", "0", *places]
+    return [sys.executable, "-m", "memoryd", "serve", *options, "--port", "0", *places]
 
 
 def environment() -> dict[str, str]:
@@ -55,12 +55,12 @@ def environment() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, models_dir: Path) -> AsyncIterator[MemorydProcess]:
-    """Run memoryd until the block ends, if it still runs then."""
+async def serving(data_dir: Path, models_dir: Path, *options: str) -> AsyncIterator[MemorydProcess]:
+    """Run memoryd with `options` until the block ends, if it still runs then."""
     with tempfile.TemporaryFile() as log:
         started = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            *command(data_dir, models_dir),
+            *command(data_dir, models_dir, *options),
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             env=environment(),

@@ -48,7 +48,7 @@ async def test_a_path_writes_no_line_of_its_own(server: MemorydProcess, path: st
 
 
 @pytest.mark.parametrize(
-    "given", ["a b", "é", "\t", "a\tb", '"quoted"', "<b>", "a;b", "a%0Ab", "x" * 5000, "{id}"]
+    "given", ["a b", "é", "\t", "a\tb", '"quoted"', "<b>", "a;b", "a%0Ab", "x" * 5000, "{x}"]
 )
 async def test_a_strange_request_id_is_replaced(server: MemorydProcess, given: str) -> None:
     async with Client(server.url) as client:

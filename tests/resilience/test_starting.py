@@ -67,7 +67,7 @@ async def test_memoryds_that_start_on_one_new_database_all_come_up(
         async def run() -> None:
             async with (
                 open_memory(settings, ToyLoader(models_dir)) as (memory, _),
-                listen(memory) as url,
+                listen(memory) as [url],
             ):
                 urls.append(url)
                 if len(urls) == 4:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,13 +13,55 @@ def test_options_win_over_variables_and_those_over_the_file(tmp_path: Path) -> N
     config.write_text('port = 1\nhost = "10.0.0.1"\nmodel = "from-file"\n')
     environment = {"MEMORYD_PORT": "2", "MEMORYD_HOST": "10.0.0.2", "OTHER_PORT": "9"}
     settings = load_settings({"port": 3, "host": None}, config=config, environment=environment)
-    assert (settings.port, settings.host, settings.model) == (3, "10.0.0.2", "from-file")
+    assert (settings.port, settings.host, settings.model) == ((3,), "10.0.0.2", "from-file")
 
 
 def test_the_file_can_be_named_by_a_variable(tmp_path: Path) -> None:
     config = tmp_path / "elsewhere.toml"
     config.write_text("port = 1")
-    assert load_settings(environment={"MEMORYD_CONFIG": str(config)}).port == 1
+    assert load_settings(environment={"MEMORYD_CONFIG": str(config)}).port == (1,)
+
+
+@pytest.mark.parametrize(
+    ("given", "ports"),
+    [
+        ({"overrides": {"port": [11434, 8765]}}, (11434, 8765)),
+        ({"overrides": {"port": [0, 0]}}, (0, 0)),
+        ({"overrides": {"port": []}}, (8765,)),
+        ({"environment": {"MEMORYD_PORT": "11434, 8765"}}, (11434, 8765)),
+        ({"text": "port = [11434, 8765]"}, (11434, 8765)),
+        ({"text": "port = 11434"}, (11434,)),
+    ],
+)
+def test_several_ports_can_be_given_in_each_way(
+    tmp_path: Path, given: dict[str, Any], ports: tuple[int, ...]
+) -> None:
+    assert load_from(tmp_path, **given).port == ports
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"overrides": {"alias": ["a=all-minilm", "b:x=bge-m3"]}},
+        {"environment": {"MEMORYD_ALIAS": "a=all-minilm, b:x = bge-m3"}},
+        {"text": 'alias = ["a=all-minilm", "b:x=bge-m3"]'},
+        {"text": '[alias]\na = "all-minilm"\n"b:x" = "bge-m3"'},
+    ],
+)
+def test_several_aliases_can_be_given_in_each_way(tmp_path: Path, given: dict[str, Any]) -> None:
+    assert load_from(tmp_path, **given).alias == {"a": "all-minilm", "b:x": "bge-m3"}
+
+
+def load_from(
+    folder: Path,
+    *,
+    overrides: dict[str, Any] | None = None,
+    environment: dict[str, str] | None = None,
+    text: str = "",
+) -> Settings:
+    config = folder / "memoryd.toml"
+    config.write_text(text)
+    return load_settings(overrides, config=config, environment=environment or {})
 
 
 @pytest.mark.parametrize(
@@ -30,6 +73,13 @@ def test_the_file_can_be_named_by_a_variable(tmp_path: Path) -> None:
         ({}, {"MEMORYD_LOG_LEVEL": "loud"}, "", "variable MEMORYD_LOG_LEVEL"),
         ({}, {"MEMORYD_DATA_DIR": "~nobody-here/x"}, "", "variable MEMORYD_DATA_DIR: .*~nobody"),
         ({}, {}, "port = -1", "key 'port' in "),
+        ({}, {}, "port = []", "key 'port' in "),
+        ({"port": [1, 2, 1]}, {}, "", "option --port: the same port stands there twice"),
+        ({}, {"MEMORYD_PORT": "1,"}, "", "variable MEMORYD_PORT"),
+        ({"alias": ["a"]}, {}, "", "option --alias: 'a' must be of the form name=model"),
+        ({}, {"MEMORYD_ALIAS": "a="}, "", "variable MEMORYD_ALIAS: 'a=' must be of the form"),
+        ({}, {"MEMORYD_ALIAS": "a=b,a=c"}, "", "variable MEMORYD_ALIAS: the same name"),
+        ({}, {}, "alias = {a = 5}", "key 'alias' in "),
         ({}, {}, "prot = 1", "key 'prot' in "),
         ({}, {}, "port =", "is not TOML"),
         ({}, {}, "\x00", "is not TOML"),

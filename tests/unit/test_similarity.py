@@ -24,3 +24,11 @@ def test_shortened_rows_have_length_one_again() -> None:
 def test_what_is_not_longer_stays_as_it_is(dimensions: int) -> None:
     rows = normalize(np.ones((2, 6), dtype=np.float32))
     assert shorten(rows, dimensions) is rows
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1, 20])
+@pytest.mark.parametrize("norm", [1, 2, 3, 30, 100])
+def test_high_norms_of_small_and_large_numbers_are_right(scale: float, norm: int) -> None:
+    rows = np.random.default_rng(1).standard_normal((3, 384)).astype(np.float32) * scale
+    lengths = np.linalg.norm(normalize(rows.astype(np.float32), norm).astype(float), norm, axis=1)
+    assert np.allclose(lengths, 1, rtol=1e-5)

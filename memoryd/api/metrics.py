@@ -1,0 +1,121 @@
+"""What Prometheus reads: what was counted, and how things stand at the moment."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from prometheus_client import generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from memoryd import __version__
+from memoryd.api.route import route_of
+from memoryd.api.state import MEMORY
+from memoryd.memory.state import Memory
+
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# The label of all requests to paths or methods that aren't served, which clients make up.
+_UNMATCHED = "unmatched"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# The server's own word for a client that left before its answer, as with nginx.
+_CLIENT_LEFT = 499
+
+
+async def show(request: web.Request) -> web.Response:
+    """Answer what memoryd has counted, in Prometheus' text format."""
+    memory = request.app[MEMORY]
+    # Writing takes some milliseconds, for which the event loop is not to be held up.
+    body = await asyncio.to_thread(generate_latest, _Everything(memory))
+    return web.Response(body=body, headers={"Content-Type": _CONTENT_TYPE})
+
+
+@web.middleware
+async def count_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count the request by its route, its method and the status of its answer."""
+    started, status = time.perf_counter(), _CLIENT_LEFT
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        route, seconds = route_of(request), time.perf_counter() - started
+        request.app[MEMORY].engine.metrics.count_request(
+            route.pattern if route else _UNMATCHED,
+            request.method if request.method in _METHODS else _UNMATCHED,
+            status,
+            seconds,
+        )
+
+
+class _Everything(Collector):
+    """Collect what was counted, in whatever thread, and how things stood when it was made."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._registry = memory.engine.metrics.registry
+        self._state = [_version(), *_models(memory), *_database(memory)]
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._registry.collect()
+        yield from self._state
+
+
+def _version() -> Metric:
+    return _gauge("memoryd_build_info", "This version.", ("version",), [((__version__,), 1)])
+
+
+def _models(memory: Memory) -> Iterator[Metric]:
+    loaded = {each.model.spec.name: each for each in memory.engine.loaded()}
+    waiting = {
+        (name, queue): load
+        for name, each in loaded.items()
+        for queue, load in each.model.waiting.items()
+    }
+    yield _gauge("memoryd_loaded_models", "Models in memory.", (), [((), len(loaded))])
+    yield _gauge(
+        "memoryd_model_memory_bytes",
+        "What a loaded model holds: weights and lanes.",
+        ("model",),
+        [((name,), each.memory_bytes) for name, each in loaded.items()],
+    )
+    yield _gauge(
+        "memoryd_queue_requests",
+        "Requests with inputs that no batch has yet.",
+        ("model", "queue"),
+        [(labels, requests) for labels, (requests, _tokens) in waiting.items()],
+    )
+    yield _gauge(
+        "memoryd_queue_tokens",
+        "Tokens that no batch has yet.",
+        ("model", "queue"),
+        [(labels, tokens) for labels, (_requests, tokens) in waiting.items()],
+    )
+
+
+def _database(memory: Memory) -> Iterator[Metric]:
+    connections = memory.database.count_connections()
+    yield _gauge(
+        "memoryd_database_connections",
+        "Connections of the pool to Postgres.",
+        ("state",),
+        [(("used",), connections.used), (("idle",), connections.idle)],
+    )
+    yield _gauge(
+        "memoryd_database_waiting",
+        "Uses of the database that wait for a connection.",
+        (),
+        [((), connections.waiting)],
+    )
+
+
+def _gauge(
+    name: str,
+    documentation: str,
+    labels: tuple[str, ...],
+    samples: Iterable[tuple[tuple[str, ...], float]],
+) -> Metric:
+    gauge = GaugeMetricFamily(name, documentation, labels=labels)
+    for values, value in samples:
+        gauge.add_metric(values, value)
+    return gauge

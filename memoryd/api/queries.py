@@ -1,0 +1,54 @@
+"""Query strings of memoryd's own routes: checked parameter by parameter, as bodies are."""
+
+import re
+from typing import Annotated, Any, TypeVar
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from memoryd.api.bodies import parse
+from memoryd.api.route import route_of
+from memoryd.errors import UnknownFieldError
+
+# As many digits as an integer of Postgres has, and fewer than Python refuses to read.
+_WHOLE = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+
+
+class Query(BaseModel):
+    """Take parameters as the strings they are, and read numbers from them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class NoQuery(Query):
+    """Take nothing in the query string."""
+
+
+Q = TypeVar("Q", bound=BaseModel)
+
+
+def _check_whole(value: Any) -> Any:
+    if isinstance(value, str) and not _WHOLE.fullmatch(value):
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_check_whole)]
+
+
+def read_query(request: web.Request, kind: type[Q]) -> Q:
+    """Return the query string as `kind`; raise InvalidInputError naming the wrong parameter."""
+    unknown = [name for name in request.query if name not in kind.model_fields]
+    if unknown:
+        raise UnknownFieldError(f"{unknown[0]} is not a parameter of this request", unknown[0])
+    return parse(kind, dict(request.query))
+
+
+@web.middleware
+async def check_query_string(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Check the query strings of memoryd's own routes, also where the handler reads none."""
+    route = route_of(request)
+    if route is not None and route.query is not None:
+        read_query(request, route.query)
+    return await handler(request)
