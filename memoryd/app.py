@@ -9,12 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from aiohttp import web
 
-from memoryd.api.routes import METRICS_ROUTES, build_app
+from memoryd.api.observability import http_logger
+from memoryd.api.route import Route
+from memoryd.api.routes import METRICS_ROUTES, ROUTES, build_app
 from memoryd.config import Settings
 from memoryd.embeddings.engine import Engine, EngineLimits, Loader
 from memoryd.errors import SetupError
 from memoryd.memory.collections import ensure_default
-from memoryd.memory.keys import Keyring
 from memoryd.memory.model_aliases import check_aliases
 from memoryd.memory.models import ModelLoader
 from memoryd.memory.state import Memory
@@ -30,6 +31,11 @@ _CUT_AFTER_S = 1.3
 # How long a thread may keep Python's lock from another: a tenth of the usual. Those that chunk and
 # tokenize would hold up those that encode and answer.
 _SWITCH_INTERVAL_S = 0.0005
+_NO_ADMIN = (
+    "nobody can make or revoke API keys: there are some, but none with the scope admin that never "
+    "expires, and MEMORYD_API_KEY is not set. Set it; to do without it, make such a key before, "
+    "with `memoryd keys create --name admin --scope admin`"
+)
 
 
 @asynccontextmanager
@@ -38,12 +44,13 @@ async def open_memory(
 ) -> AsyncIterator[tuple[Memory, Server | None]]:
     """Open all that the use cases need, and close it in the opposite order.
 
-    The model is loaded while Postgres starts. Raises SetupError saying what mends it.
+    The model is loaded while Postgres starts. Raises SetupError, and ModelFileError for a model
+    that can't be used, saying what mends it.
     """
+    models = ModelLoader.of(settings)
+    check_aliases(models)
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(
-            Engine(loader or ModelLoader.of(settings), _limits(settings))
-        )
+        engine = await stack.enter_async_context(Engine(loader or models, _limits(settings)))
         loading = asyncio.create_task(engine.model(settings.model))
         stack.callback(loading.cancel)
         server, dsn = None, ""
@@ -52,13 +59,12 @@ async def open_memory(
         else:
             server = await stack.enter_async_context(run_server(settings.data_dir))
             dsn = server.dsn
-        database = await stack.enter_async_context(
-            open_database(dsn, max_connections=settings.database_connections)
-        )
-        check_exposure(settings, has_keys=await Keyring(settings, database).exist())
-        await loading
-        memory = Memory(settings, database, engine)
+        most = settings.database_connections
+        database = await stack.enter_async_context(open_database(dsn, max_connections=most))
+        memory = Memory(settings, database, engine, models)
         stack.push_async_callback(memory.stop)
+        await _check_keys(memory)
+        await loading
         await ensure_default(memory)
         yield memory, server
 
@@ -73,7 +79,7 @@ def _limits(settings: Settings) -> EngineLimits:
 
 
 @asynccontextmanager
-async def listen(memory: Memory) -> AsyncIterator[list[str]]:
+async def listen(memory: Memory, routes: list[Route] = ROUTES) -> AsyncIterator[list[str]]:
     """Serve HTTP while the block runs, and yield the URLs, one for each port.
 
     At the end nothing new is taken on; what is under way gets over a second, documents that are
@@ -81,8 +87,9 @@ async def listen(memory: Memory) -> AsyncIterator[list[str]]:
     """
     settings = memory.settings
     runner = web.AppRunner(
-        build_app(memory),
+        build_app(memory, routes),
         access_log=None,
+        logger=http_logger,
         handle_signals=False,
         handler_cancellation=True,  # a client that has left needs no embeddings
         shutdown_timeout=_CUT_AFTER_S / 2,  # aiohttp waits for it twice before it cuts
@@ -109,7 +116,11 @@ async def listen_metrics(memory: Memory) -> AsyncIterator[str | None]:
         yield None
         return
     runner = web.AppRunner(
-        build_app(memory, METRICS_ROUTES), access_log=None, handle_signals=False, shutdown_timeout=0
+        build_app(memory, METRICS_ROUTES),
+        access_log=None,
+        logger=http_logger,
+        handle_signals=False,
+        shutdown_timeout=0,
     )
     await runner.setup()
     try:
@@ -148,9 +159,15 @@ def check_exposure(settings: Settings, *, has_keys: bool = False) -> None:
     )
 
 
+async def _check_keys(memory: Memory) -> None:
+    """Raise SetupError where a key is missing, and tell where keys are out of everybody's hands."""
+    check_exposure(memory.settings, has_keys=await memory.keys.exist())
+    if await memory.keys.lack_admin():
+        logger.warning(_NO_ADMIN)
+
+
 async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """Run memoryd until SIGINT or SIGTERM; `announce` is called with each URL once it listens."""
-    check_aliases(ModelLoader.of(settings))
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     main = asyncio.current_task()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -19,7 +19,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 # `*`, or scheme://host[:port] with a `*` for any part of the host or for the port.
-_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[a-z0-9.*_-]*(\[[0-9a-f:]+\])?(:([0-9]+|\*))?")
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9.*_-]+|\[[0-9a-f:]+\])(:([0-9]+|\*))?")
 
 
 def default_data_dir() -> Path:

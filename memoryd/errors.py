@@ -6,6 +6,7 @@ MemorydError
 │   ├── UnknownFieldError       a field that doesn't exist (a typo is never ignored)
 │   ├── EmptyInputError         nothing where something is needed
 │   ├── NotTextError            an image or a sound, which no model here takes
+│   ├── GenerationError         a prompt or a chat, which no model here answers
 │   ├── InputTooLongError       more tokens than the model takes, and none may be cut
 │   └── TooLargeError           over a limit, which the message names
 ├── UnauthorizedError           no API key, or one that is wrong, revoked or expired
@@ -26,6 +27,8 @@ MemorydError
     ├── PostgresError           the embedded Postgres can't be run
     ├── DatabaseError           the user's own Postgres can't be used, or a newer schema
     └── ModelFileError          a model's file can't be had, read or converted
+        ├── ModelFetchError     its source doesn't answer now
+        └── ModelSourceError    its source has no such file, or doesn't say which one is meant
 """
 
 
@@ -59,6 +62,16 @@ class EmptyInputError(InvalidInputError):
 
 class NotTextError(InvalidInputError):
     """Report an image or a sound: models take text alone."""
+
+    def __init__(self, param: str) -> None:
+        super().__init__("this model embeds text only", param)
+
+
+class GenerationError(InvalidInputError):
+    """Report that text was to be generated."""
+
+    def __init__(self, param: str | None = None) -> None:
+        super().__init__("memoryd embeds and does not generate", param)
 
 
 class InputTooLongError(InvalidInputError):
@@ -162,3 +175,11 @@ class DatabaseError(SetupError):
 
 class ModelFileError(SetupError):
     """Report a model's file that can't be had, read or converted."""
+
+
+class ModelFetchError(ModelFileError):
+    """Report that the source of a model's files doesn't answer now; later it may."""
+
+
+class ModelSourceError(ModelFileError):
+    """Report that a source hasn't what is asked of it, naming what it has."""

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from servers import Databases, Running, Serve
 from toys import ToyLoader
 from wire import Client
 
+from memoryd.api.route import Route
+from memoryd.api.routes import ROUTES
 from memoryd.app import listen
 from memoryd.config import Settings
 from memoryd.embeddings.engine import Engine, EngineLimits
@@ -23,6 +25,7 @@ from memoryd.embeddings.model import EmbeddingModel
 from memoryd.memory.collections import ensure_default
 from memoryd.memory.models import ModelLoader
 from memoryd.memory.state import Memory
+from memoryd.models.cl100k import fetch_table
 from memoryd.models.store import ensure_model
 from memoryd.postgres.server import Server, run_server
 from memoryd.storage.database import Database, open_database
@@ -68,6 +71,12 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def model_file(models_dir: Path) -> Path:
     """Give the file of the default model, fetched where it isn't there."""
     return (await ensure_model("all-minilm", models_dir, fastest_weight_type())).path
+
+
+@pytest_asyncio.fixture(scope="session")
+async def cl100k_table(models_dir: Path) -> Path:
+    """Give the table of cl100k in the models directory, fetched where it isn't there."""
+    return await fetch_table(models_dir)
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -147,9 +156,10 @@ def serve(databases: Databases, models_dir: Path) -> Serve:
         engine: Engine | None = None,
         headers: dict[str, str] | None = None,
         database_connections: int = 4,
+        routes: Sequence[Route] = (),
         **settings: Any,
     ) -> AsyncIterator[Running]:
-        """Serve with `settings`, with the toy model unless an engine is given."""
+        """Serve with `settings` and `routes` beside memoryd's; with the toy, or a given engine."""
         chosen = Settings(**{"port": 0, "models_dir": models_dir, "model": "toy", **settings})
         async with AsyncExitStack() as stack:
             dsn = databases.dsn(await stack.enter_async_context(databases.make()))
@@ -161,9 +171,10 @@ def serve(databases: Databases, models_dir: Path) -> Serve:
             storage = await stack.enter_async_context(
                 open_database(dsn, max_connections=database_connections)
             )
-            memory = Memory(chosen, storage, engine)
+            memory = Memory(chosen, storage, engine, ModelLoader.of(chosen))
+            stack.push_async_callback(memory.stop)
             await ensure_default(memory)
-            [url] = await stack.enter_async_context(listen(memory))
+            [url] = await stack.enter_async_context(listen(memory, [*ROUTES, *routes]))
             client = await stack.enter_async_context(Client(url, headers=headers))
             yield Running(client, memory, dsn)
 

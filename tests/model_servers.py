@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from servers import Running, Serve
@@ -17,9 +19,16 @@ from memoryd.models.conversion import convert, describe_folder
 def put_tiny(kind: str, target: Path) -> Path:
     """Write a GGUF of that kind of tiny model, and return where it is."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    source = make_tiny(kind, target.parent / f".made-{target.stem}")
-    convert(describe_folder(source, target.stem), source, target, "f32")
+    target.write_bytes(_tiny(kind, target.stem))
     return target
+
+
+@cache
+def _tiny(kind: str, name: str) -> bytes:
+    with TemporaryDirectory() as folder:
+        source, target = make_tiny(kind, Path(folder) / "source"), Path(folder) / "model.gguf"
+        convert(describe_folder(source, name), source, target, "f32")
+        return target.read_bytes()
 
 
 @asynccontextmanager

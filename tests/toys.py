@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from opening import open_model
 
-from memoryd.embeddings.lanes import open_lanes
 from memoryd.embeddings.model import EmbeddingModel
 from memoryd.embeddings.types import (
     ModelSpec,
@@ -33,6 +33,8 @@ MAX_TOKENS = 64
 TOY_WEIGHTS_BYTES, TOY_LANE_BYTES = 1000, 100
 BEGIN, END, UNKNOWN, NAN, EXPLODE = range(5)
 _FIRST_WORD = 5
+CAT_ID, DOG_ID, FISH_ID = (_FIRST_WORD + WORDS.index(word) for word in ("cat", "dog", "fish"))
+TOY, JUDGE, SPELLER = "toy", "judge", "speller"  # one that embeds, scores, doesn't pool
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _TOKEN_OR_SPECIAL = re.compile(rf"<begin>|<end>|{_TOKEN.pattern}")
 _TROUBLE = {"nan": NAN, "explode": EXPLODE}
@@ -282,10 +284,10 @@ def open_toy(
     long_input_bytes: int = 1 << 20,
 ) -> EmbeddingModel:
     """Return the model over `backend`."""
-    return EmbeddingModel(
-        spec,
+    return open_model(
         backend,
-        open_lanes(backend, tuning),
+        spec,
+        tuning,
         max_waiting_requests=max_waiting_requests,
         long_input_bytes=long_input_bytes,
     )

@@ -1,83 +1,24 @@
-"""Who may call, and what is logged of each call."""
-
-import logging
-import re
-import time
-import uuid
+"""Who may call."""
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from memoryd.api import health
 from memoryd.api.cors import ORIGINS, is_local
-from memoryd.api.notes import NOTES, Notes
+from memoryd.api.notes import NOTES
 from memoryd.api.route import Route, route_of
 from memoryd.api.state import MEMORY
 from memoryd.documents.types import Collection
 from memoryd.errors import ForbiddenError
-from memoryd.memory.keys import EVERYTHING, Grant, Keyring
+from memoryd.memory.keys import EVERYTHING, Grant
 
-logger = logging.getLogger("memoryd.access")
-
-KEYS = web.AppKey("keys", Keyring)
 GRANT = web.RequestKey("grant", Grant)
 """What the sender may do; public routes have none."""
 
 # They tell nothing, and are asked by whatever name a machine goes.
-_HEALTH = frozenset({health.alive, health.ready})
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_CLIENT_LEFT = 499  # as nginx says it
-
-
-@web.middleware
-async def note_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request an id, and log it when it is answered; never texts."""
-    given = request.headers.get("X-Request-Id", "")
-    request[NOTES] = Notes(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
-    started = time.perf_counter()
-    status = _CLIENT_LEFT
-    try:
-        response = await handler(request)
-        status = response.status
-    finally:
-        _log(request, status, (time.perf_counter() - started) * 1000)
-    return response
-
-
-async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
-    """Tell the client the id under which the request stands in the log."""
-    response.headers["X-Request-Id"] = request[NOTES].id
-
-
-def _log(request: web.Request, status: int, milliseconds: float) -> None:
-    notes, resource = request[NOTES], request.match_info.route.resource
-    path = request.rel_url.raw_path  # as it was sent: a decoded line end would forge a line
-    known = {
-        "route": resource.canonical if resource else "",
-        "tokens": notes.tokens,
-        "truncated": notes.truncated,
-        "user": notes.user,
-        "key": notes.key,
-    }
-    logger.info(
-        "%s %s %d %.1f ms %s%s",
-        request.method,
-        path,
-        status,
-        milliseconds,
-        notes.id,
-        "".join(f" {name}={value}" for name, value in known.items() if value),
-        extra={
-            "fields": {
-                "request_id": notes.id,
-                "method": request.method,
-                "path": path,
-                "status": status,
-                "milliseconds": round(milliseconds, 1),
-                **known,
-            }
-        },
-    )
+_HEALTH: frozenset[Handler] = frozenset({health.alive, health.ready})
+# Behind a proxy, clients ask this to see whether a server is there.
+_HARMLESS_WITH_KEYS: frozenset[Handler] = frozenset({health.root})
 
 
 @web.middleware
@@ -85,18 +26,20 @@ async def check_access(request: web.Request, handler: Handler) -> web.StreamResp
     """Let pass whoever has a key for the route; without any keys, what comes from this machine."""
     route = route_of(request)
     is_public = route is not None and route.scope is None
-    if is_public and (_is_health(route) or _find_foreigner(request) is None):
+    if is_public and (_is_among(_HEALTH, route) or _find_foreigner(request) is None):
         return await handler(request)
-    if not await request.app[KEYS].are_wanted():
+    if not await request.app[MEMORY].keys.are_wanted():
         _refuse_foreign_pages(request)
         request[GRANT] = EVERYTHING
     elif not is_public:
         request[GRANT] = await _check_key(request, route)
+    elif not _is_among(_HARMLESS_WITH_KEYS, route):
+        _refuse_foreign_pages(request)
     return await handler(request)
 
 
-def _is_health(route: Route | None) -> bool:
-    return route is not None and route.handler in _HEALTH
+def _is_among(handlers: frozenset[Handler], route: Route | None) -> bool:
+    return route is not None and route.handler in handlers
 
 
 def _refuse_foreign_pages(request: web.Request) -> None:
@@ -128,14 +71,12 @@ def _find_foreigner(request: web.Request) -> str | None:
 
 async def _check_key(request: web.Request, route: Route | None) -> Grant:
     """Return what the sender's key opens, which includes the route."""
-    grant = await request.app[KEYS].grant(_given_key(request))
+    grant = await request.app[MEMORY].keys.grant(_given_key(request))
     request[NOTES].key = grant.key_id
     wanted = route.scope if route else None
-    if wanted and not grant.allows(wanted.value):
+    if wanted and not grant.allows(wanted):
         has = " and ".join(sorted(grant.scopes))
-        raise ForbiddenError(
-            f"this needs an API key with the scope {wanted.value}, and yours has {has}"
-        )
+        raise ForbiddenError(f"this needs an API key with the scope {wanted}, and yours has {has}")
     return grant
 
 

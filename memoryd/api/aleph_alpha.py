@@ -1,5 +1,6 @@
 """Aleph Alpha's dialect, as aleph-alpha-client 11.5.1 speaks it; /embeddings is as OpenAI's."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
@@ -7,22 +8,28 @@ from pydantic import Discriminator, Field
 from pydantic import Tag as PydanticTag
 from typing_extensions import TypedDict
 
-from memoryd.api.bodies import PeerBody, parse, read_lenient_json
+from memoryd.api.bodies import ALTERNATIVE, PeerBody, apart, read_peer_body
 from memoryd.api.embedding import add_notes
 from memoryd.api.errors import json_response
 from memoryd.api.fields import Numbers
+from memoryd.api.inputs import TokenIds, check_count
 from memoryd.api.state import MEMORY
 from memoryd.embeddings.model import EmbeddingModel, Embeddings
-from memoryd.embeddings.types import Input
-from memoryd.errors import InvalidInputError, TooLargeError
+from memoryd.embeddings.types import Input, InputField, list_field, single_field
+from memoryd.errors import InvalidInputError, NotTextError
 from memoryd.memory.embed import EmbedOptions, check_dimensions, embed
-from memoryd.memory.models import ModelLoader
 from memoryd.memory.stored_models import StoredModel, list_by_name
+from memoryd.memory.token_ids import read_token_ids
+from memoryd.vectors.similarity import EUCLIDEAN, NOT_NORMALIZED
 
 # The least that the client's validate_version() takes; it wants this major version.
 API_VERSION = "1.19.0"
 
-_RAW, _UNIT = -1, 2
+_PROMPTS = list_field("prompts")
+
+_TEXT, _TOKENS, _IMAGE, _STRING, _ITEMS = (
+    ALTERNATIVE + name for name in ("text", "token_ids", "image", "string", "items")
+)
 
 
 class TextItem(PeerBody):
@@ -37,7 +44,7 @@ class TokensItem(PeerBody):
     """A part of a prompt: ids of the model's tokens."""
 
     type: Literal["token_ids"]
-    data: list[int]
+    data: TokenIds
     controls: list[Any] | None = None
 
 
@@ -49,22 +56,22 @@ class ImageItem(PeerBody):
 
 def _kind_of_item(value: Any) -> str:
     kind = value.get("type") if isinstance(value, dict) else None
-    return f"~{kind}" if kind in ("token_ids", "image") else "~text"
+    return f"{ALTERNATIVE}{kind}" if kind in ("token_ids", "image") else _TEXT
 
 
 def _kind_of_prompt(value: Any) -> str:
-    return "~items" if isinstance(value, list) else "~string"
+    return _ITEMS if isinstance(value, list) else _STRING
 
 
 Item = Annotated[
-    Annotated[TextItem, PydanticTag("~text")]
-    | Annotated[TokensItem, PydanticTag("~token_ids")]
-    | Annotated[ImageItem, PydanticTag("~image")],
+    Annotated[TextItem, PydanticTag(_TEXT)]
+    | Annotated[TokensItem, PydanticTag(_TOKENS)]
+    | Annotated[ImageItem, PydanticTag(_IMAGE)],
     Discriminator(_kind_of_item),
 ]
 Prompt = Annotated[
-    Annotated[str, PydanticTag("~string")]
-    | Annotated[list[Item], Field(min_length=1), PydanticTag("~items")],
+    Annotated[str, PydanticTag(_STRING)]
+    | Annotated[list[Item], Field(min_length=1, fail_fast=True), PydanticTag(_ITEMS)],
     Discriminator(_kind_of_prompt),
 ]
 
@@ -88,7 +95,7 @@ class SemanticEmbedBody(_SemanticBody):
 class BatchSemanticEmbedBody(_SemanticBody):
     """What /batch_semantic_embed takes."""
 
-    prompts: list[Prompt] = Field(min_length=1)
+    prompts: list[Prompt] = Field(min_length=1, fail_fast=True)
 
 
 class InstructableEmbedBody(PeerBody):
@@ -137,8 +144,8 @@ async def version(_request: web.Request) -> web.Response:
 
 async def list_models(request: web.Request) -> web.Response:
     """List the models that are here."""
-    loader = ModelLoader.of(request.app[MEMORY].settings)
-    answer = [_as_settings(name, model) for name, model in await list_by_name(loader)]
+    models = await list_by_name(request.app[MEMORY].loader)
+    answer = [_as_settings(name, model) for name, model in models]
     return json_response(answer)
 
 
@@ -159,22 +166,17 @@ def _as_settings(name: str, model: StoredModel) -> ModelSettings:
 
 async def semantic_embed(request: web.Request) -> web.Response:
     """Embed a prompt as a query, a document, or something to compare with its like."""
-    body = parse(SemanticEmbedBody, await read_lenient_json(request))
-    inputs = [_input(body.prompt, "prompt")]
-    return await _answer_with_one(request, body.model, inputs, _semantic_options(body))
+    body = await read_peer_body(request, SemanticEmbedBody)
+    options = _semantic_options(body, single_field("prompt"))
+    return await _answer_with_one(request, body.model, body.prompt, options)
 
 
 async def batch_semantic_embed(request: web.Request) -> web.Response:
     """Embed several prompts, all in the same way."""
-    body = parse(BatchSemanticEmbedBody, await read_lenient_json(request))
-    most = request.app[MEMORY].settings.max_inputs
-    if len(body.prompts) > most:
-        raise TooLargeError(
-            f"prompts has {len(body.prompts)} items, more than max_inputs = {most}", "prompts"
-        )
-    inputs = [_input(prompt, f"prompts[{index}]") for index, prompt in enumerate(body.prompts)]
-    options = _semantic_options(body)
-    model, embedded = await _embed(request, body.model, inputs, options)
+    body = await read_peer_body(request, BatchSemanticEmbedBody)
+    check_count(len(body.prompts), _PROMPTS.name, request.app[MEMORY].settings.max_inputs)
+    options = _semantic_options(body, _PROMPTS)
+    model, embedded = await _embed(request, body.model, body.prompts, options)
     answer: EmbeddingsAnswer = {
         "model_version": model.spec.name,
         "embeddings": list(embedded.vectors),
@@ -187,21 +189,30 @@ async def batch_semantic_embed(request: web.Request) -> web.Response:
 
 async def instructable_embed(request: web.Request) -> web.Response:
     """Embed a prompt for what an instruction says; an empty one is none."""
-    body = parse(InstructableEmbedBody, await read_lenient_json(request))
-    options = EmbedOptions(instruction=body.instruction or None, norm=_norm(body.normalize))
-    return await _answer_with_one(request, body.model, [_input(body.input, "input")], options)
+    body = await read_peer_body(request, InstructableEmbedBody)
+    options = EmbedOptions(
+        instruction=body.instruction or None,
+        norm=_norm(body.normalize),
+        field=single_field("input"),
+    )
+    return await _answer_with_one(request, body.model, body.input, options)
 
 
-def _semantic_options(body: _SemanticBody) -> EmbedOptions:
+def _semantic_options(body: _SemanticBody, field: InputField) -> EmbedOptions:
     return EmbedOptions(
         prompt=None if body.representation == "symmetric" else body.representation,
         dimensions=body.compress_to_size,
         norm=_norm(body.normalize),
+        field=field,
     )
 
 
 def _norm(is_normalized: bool | None) -> int:
-    return _UNIT if is_normalized else _RAW
+    return EUCLIDEAN if is_normalized else NOT_NORMALIZED
+
+
+def _inputs(prompts: Sequence[str | list[Item]], field: InputField) -> list[Input]:
+    return [_input(prompt, field.item_name(at)) for at, prompt in enumerate(prompts)]
 
 
 def _input(prompt: str | list[Item], param: str) -> Input:
@@ -212,7 +223,7 @@ def _input(prompt: str | list[Item], param: str) -> Input:
     for index, item in enumerate(prompt):
         at = f"{param}[{index}]"
         if isinstance(item, ImageItem):
-            raise InvalidInputError("this model embeds text only", at)
+            raise NotTextError(at)
         if item.controls:
             message = "attention can't be controlled here: leave controls empty"
             raise InvalidInputError(message, f"{at}.controls")
@@ -222,9 +233,9 @@ def _input(prompt: str | list[Item], param: str) -> Input:
 
 
 async def _answer_with_one(
-    request: web.Request, name: str | None, inputs: list[Input], options: EmbedOptions
+    request: web.Request, name: str | None, prompt: str | list[Item], options: EmbedOptions
 ) -> web.Response:
-    model, embedded = await _embed(request, name, inputs, options)
+    model, embedded = await _embed(request, name, [prompt], options)
     answer: EmbeddingAnswer = {
         "model_version": model.spec.name,
         "embedding": embedded.vectors[0],
@@ -236,9 +247,15 @@ async def _answer_with_one(
 
 
 async def _embed(
-    request: web.Request, name: str | None, inputs: list[Input], options: EmbedOptions
+    request: web.Request,
+    name: str | None,
+    prompts: Sequence[str | list[Item]],
+    options: EmbedOptions,
 ) -> tuple[EmbeddingModel, Embeddings]:
     memory = request.app[MEMORY]
-    async with memory.engine.using(name or memory.settings.model) as model:
+    name = name or memory.settings.model
+    parts = await apart(request, _inputs, prompts, options.field)
+    inputs = await read_token_ids(memory.settings, name, parts, options.field)
+    async with memory.engine.using(name) as model:
         check_dimensions(memory, model, options.dimensions, "compress_to_size")
         return model, await embed(memory, model, inputs, options)

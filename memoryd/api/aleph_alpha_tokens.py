@@ -3,8 +3,9 @@
 from aiohttp import web
 from typing_extensions import TypedDict
 
-from memoryd.api.bodies import PeerBody, parse, read_lenient_json
+from memoryd.api.bodies import PeerBody, read_peer_body
 from memoryd.api.errors import json_response
+from memoryd.api.inputs import TokenIds
 from memoryd.api.state import MEMORY
 
 
@@ -30,7 +31,7 @@ class TokenizeAnswer(TypedDict):
 class DetokenizeBody(PeerBody):
     """What /detokenize takes; other fields are ignored, null is absent."""
 
-    token_ids: list[int]
+    token_ids: TokenIds
     model: str | None = None
     """If absent, the model of new collections."""
 
@@ -44,9 +45,9 @@ class DetokenizeAnswer(TypedDict):
 async def tokenize(request: web.Request) -> web.Response:
     """Return the tokens of a text."""
     memory = request.app[MEMORY]
-    body = parse(TokenizeBody, await read_lenient_json(request))
+    body = await read_peer_body(request, TokenizeBody)
     async with memory.engine.using(body.model or memory.settings.model) as model:
-        ids = (await model.tokenizer.tokenize(body.prompt)).tolist()
+        ids = (await model.tokenizer.tokenize(body.prompt, "prompt")).tolist()
         pieces = await model.tokenizer.spell(ids, "prompt") if body.tokens is not False else []
     texts = [piece.decode("utf-8", "replace") for piece in pieces]
     answer: TokenizeAnswer = {
@@ -59,8 +60,10 @@ async def tokenize(request: web.Request) -> web.Response:
 async def detokenize(request: web.Request) -> web.Response:
     """Return the text of tokens."""
     memory = request.app[MEMORY]
-    body = parse(DetokenizeBody, await read_lenient_json(request))
+    body = await read_peer_body(request, DetokenizeBody)
     async with memory.engine.using(body.model or memory.settings.model) as model:
-        result = await model.tokenizer.detokenize(body.token_ids, "token_ids", skip_special=False)
+        [result] = await model.tokenizer.detokenize(
+            [body.token_ids], "token_ids", skip_special=False
+        )
     answer: DetokenizeAnswer = {"result": result}
     return json_response(answer)

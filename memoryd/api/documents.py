@@ -20,8 +20,8 @@ from memoryd.api.fields import (
     Time,
     write_time,
 )
-from memoryd.api.paging import PageQuery, read_version, write_cursor
-from memoryd.api.queries import Query, read_query
+from memoryd.api.paging import PageQuery, write_cursor
+from memoryd.api.queries import Query, read_query, read_version
 from memoryd.api.state import MEMORY
 from memoryd.documents.types import Document, Draft, OnConflict, Outcome, Status, StoredChunk
 from memoryd.errors import InvalidInputError, MemorydError, TooLargeError, UnknownFieldError

@@ -36,8 +36,17 @@ def add_notes(
 
 
 def refuse_images(value: Any, param: str = "input") -> None:
-    """Raise NotTextError naming `param` where an input is an image or a sound."""
-    items = value if isinstance(value, list) else [value]
-    for index, item in enumerate(items):
-        if isinstance(item, dict) and (_IMAGE_KEYS & {*item, str(item.get("type"))}):
-            raise NotTextError("this model embeds text only", f"{param}[{index}]")
+    """Raise NotTextError, saying where in `param`, where an input is an image or a sound."""
+    if isinstance(value, dict):
+        _refuse_image(value, param)
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            if isinstance(item, dict):
+                _refuse_image(item, f"{param}[{index}]")
+
+
+def _refuse_image(item: dict[str, Any], param: str) -> None:
+    if _IMAGE_KEYS & {*item, str(item.get("type"))}:
+        raise NotTextError(param)
+    if isinstance(item.get("content"), list):
+        refuse_images(item["content"], f"{param}.content")

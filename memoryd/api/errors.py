@@ -72,10 +72,17 @@ FAULTS: dict[type[errors.MemorydError], Fault] = {
     errors.OverloadedError: Fault(429, "rate_limit_error", "rate_limited"),
     errors.UnavailableError: Fault(503, "api_error", "overloaded"),
     errors.StorageFullError: Fault(507, "api_error", "storage_full"),
+    errors.ModelFetchError: Fault(503, "api_error", "overloaded"),
+    errors.ModelSourceError: Fault(404, "not_found_error", "model_not_found"),
     errors.ModelFileError: Fault(501, "api_error", "model_unusable"),
     errors.SetupError: Fault(503, "api_error", "overloaded"),
     errors.MemorydError: Fault(500, "api_error", "internal_error"),
 }
+
+_MESSAGE_CHARS = 2_000
+
+# When a source of models that didn't answer may be asked again.
+_FETCH_AGAIN_S = "30"
 
 # What Ollama's clients wait on and try again.
 _OLLAMA_OVERLOAD = Fault(503, "api_error", "overloaded")
@@ -107,11 +114,16 @@ def error_object(error: errors.MemorydError) -> ErrorObject:
     """Return the object that stands under `error` in memoryd's own and OpenAI's shape."""
     fault = fault_of(error)
     return {
-        "message": error.message,
+        "message": _shown(error.message),
         "type": fault.type,
         "param": getattr(error, "param", None),
         "code": fault.code,
     }
+
+
+def _shown(message: str) -> str:
+    """Return a message that quotes no more than the beginning of what a client sent."""
+    return message if len(message) <= _MESSAGE_CHARS else f"{message[:_MESSAGE_CHARS]}…"
 
 
 def error_response(request: web.Request, error: errors.MemorydError) -> web.Response:
@@ -121,15 +133,17 @@ def error_response(request: web.Request, error: errors.MemorydError) -> web.Resp
         case Dialect.OLLAMA:
             if isinstance(error, errors.OverloadedError):
                 fault = _OLLAMA_OVERLOAD
-            body: dict[str, Any] = {"error": _ollama_text(error)}
+            body: dict[str, Any] = {"error": _shown(_ollama_text(error))}
         case Dialect.TEI:
             fault = _tei_fault(error, fault)
-            body = {"error": error.message, "error_type": fault.type}
+            body = {"error": _shown(error.message), "error_type": fault.type}
         case Dialect.OPENAI:
             body = {"error": error_object(error)}
     response = json_response(body, status=fault.status)
     if isinstance(error, errors.UnavailableError):
         response.headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, errors.ModelFetchError):
+        response.headers["Retry-After"] = _FETCH_AGAIN_S
     if fault.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     if fault.status == 501:

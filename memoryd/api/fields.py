@@ -10,6 +10,9 @@ from pydantic_core import PydanticCustomError
 
 from memoryd.api import limits
 
+TEXT = {"type": "string"}
+TEXTS = {"type": "array", "items": TEXT, "minItems": 1}
+NUMBERS = {"type": "array", "items": {"type": "number"}}
 _NOT_BLANK = {"type": "string", "pattern": r"\S"}
 
 
@@ -57,8 +60,10 @@ Language = Annotated[str, Field(pattern=r"^[a-z_]{2,63}$")]
 
 Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """RFC 3339, in UTC."""
-Numbers = Annotated[Any, WithJsonSchema({"type": "array", "items": {"type": "number"}})]
+Numbers = Annotated[Any, WithJsonSchema(NUMBERS)]
 """A vector, a numpy array until it is written."""
+Rows = Annotated[Any, WithJsonSchema({"type": "array", "items": NUMBERS})]
+"""Vectors, an array of numpy's with two axes until it is written."""
 Cursor = Annotated[str | None, Field(description="What the next page begins with; null: no more.")]
 
 

@@ -50,6 +50,8 @@ class LimitsAnswer(TypedDict):
     mime_type_chars: int
     metadata_bytes: int
     metadata_depth: int
+    json_values: int
+    """Of any body: each number, text, list or object counts."""
     tags: int
     tag_chars: int
     page: int
@@ -106,6 +108,7 @@ async def show_limits(request: web.Request) -> web.Response:
         "mime_type_chars": limits.MIME_TYPE_CHARS,
         "metadata_bytes": limits.METADATA_BYTES,
         "metadata_depth": limits.METADATA_DEPTH,
+        "json_values": limits.JSON_VALUES,
         "tags": limits.TAGS,
         "tag_chars": limits.TAG_CHARS,
         "page": limits.PAGE,

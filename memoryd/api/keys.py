@@ -9,12 +9,12 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 from typing_extensions import TypedDict
 
 from memoryd.api import limits
-from memoryd.api.access import KEYS
 from memoryd.api.bodies import Body, parse, read_json
 from memoryd.api.errors import json_response
 from memoryd.api.fields import CollectionName, Cursor, Time, write_time
 from memoryd.api.paging import PageQuery, write_cursor
 from memoryd.api.queries import read_query
+from memoryd.api.state import MEMORY
 from memoryd.storage.keys import ApiKey, Scope
 
 _RFC_3339 = re.compile(
@@ -105,7 +105,7 @@ class KeyRevokedAnswer(TypedDict):
 async def create(request: web.Request) -> web.Response:
     """Make an API key; the first one must have the scope admin."""
     body = parse(KeyBody, await read_json(request))
-    key, sent = await request.app[KEYS].create(
+    key, sent = await request.app[MEMORY].keys.create(
         name=body.name,
         scopes=body.scopes,
         collections=body.collections,
@@ -118,7 +118,8 @@ async def create(request: web.Request) -> web.Response:
 async def list_(request: web.Request) -> web.Response:
     """List the API keys in the order in which they were made."""
     query = read_query(request, PageQuery)
-    found = await request.app[KEYS].list_page(after=query.after_number(0), limit=query.limit + 1)
+    after, limit = query.after_number(0), query.limit + 1
+    found = await request.app[MEMORY].keys.list_page(after=after, limit=limit)
     cursor = write_cursor(found[query.limit - 1].number) if len(found) > query.limit else None
     answer: KeysAnswer = {
         "keys": list(map(_answer, found[: query.limit])),
@@ -130,7 +131,7 @@ async def list_(request: web.Request) -> web.Response:
 async def revoke(request: web.Request) -> web.Response:
     """Revoke an API key; other memoryds on this database learn of it within seconds."""
     id_ = request.match_info["id"]
-    await request.app[KEYS].revoke(id_)
+    await request.app[MEMORY].keys.revoke(id_)
     answer: KeyRevokedAnswer = {"deleted": id_}
     return json_response(answer)
 

@@ -7,6 +7,8 @@ METADATA_BYTES = 64 << 10
 METADATA_DEPTH = 16
 TAGS = 64
 TAG_CHARS = 128
+JSON_VALUES = 1 << 20
+"""Of a body: each costs up to 100 bytes, and all are read at once."""
 PAGE = 1_000
 SEARCH_LIMIT = 1_000
 SEARCH_DEPTH = 10_000

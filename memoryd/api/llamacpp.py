@@ -1,28 +1,37 @@
 """llama.cpp's dialect (tools/server/server-context.cpp), whose tokenizing is LocalAI's too."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, NotRequired
 
-import numpy as np
 from aiohttp import web
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypedDict
 
 from memoryd import __version__
-from memoryd.api.bodies import PeerBody, parse, read_lenient_json
+from memoryd.api.bodies import PeerBody, apart, read_peer_body
 from memoryd.api.embedding import add_notes, note_cost, refuse_images
 from memoryd.api.errors import json_response
-from memoryd.api.inputs import Content, Inputs, Rows, is_text_with_ids, read_inputs
+from memoryd.api.fields import TEXTS, Rows
+from memoryd.api.inputs import (
+    Content,
+    Inputs,
+    TokenIds,
+    are_texts,
+    check_count,
+    is_text_with_ids,
+    read_inputs,
+)
 from memoryd.api.state import MEMORY
 from memoryd.embeddings.model import EmbeddingModel, Scores
-from memoryd.embeddings.types import Input
+from memoryd.embeddings.types import Input, list_field
 from memoryd.errors import InvalidInputError, MissingFieldError
 from memoryd.memory.embed import EmbedOptions, embed
 from memoryd.memory.model_listing import describe_model
-from memoryd.memory.models import ModelLoader
-from memoryd.memory.rerank import choose_reranker
+from memoryd.memory.rerank import choose_reranker, ranking
+from memoryd.memory.token_ids import read_token_ids
+from memoryd.vectors.similarity import EUCLIDEAN
 
 _LARGEST_NORM = 100
-_DOCUMENTS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 
 
 class EmbeddingBody(PeerBody):
@@ -76,7 +85,7 @@ class TokenizeAnswer(TypedDict):
 class DetokenizeBody(PeerBody):
     """What /detokenize takes; other fields are ignored, null is absent."""
 
-    tokens: list[int]
+    tokens: TokenIds
     model: str | None = None
     """LocalAI's; if absent, the model of new collections."""
 
@@ -91,7 +100,7 @@ class RerankBody(PeerBody):
     """What /rerank takes; other fields are ignored, null is absent."""
 
     query: str
-    documents: Annotated[Any, WithJsonSchema(_DOCUMENTS)]
+    documents: Annotated[Any, WithJsonSchema(TEXTS)]
     top_n: int | None = Field(None, ge=1)
     return_documents: bool | None = None
     """Jina's; false if absent."""
@@ -166,14 +175,17 @@ async def embedding(request: web.Request) -> web.Response:
     A model that doesn't pool gives a vector for each token, not normalized.
     """
     memory = request.app[MEMORY]
-    body = parse(EmbeddingBody, await read_lenient_json(request))
-    inputs = _inputs(body)
-    truncate = body.truncate is not False
-    async with memory.engine.using(body.model or memory.settings.model) as model:
+    body = await read_peer_body(request, EmbeddingBody)
+    name = body.model or memory.settings.model
+    param, value = ("content", body.content) if body.input is None else ("input", body.input)
+    inputs: Sequence[Input] = await apart(request, _inputs, value, param)
+    norm = EUCLIDEAN if body.embd_normalize is None else body.embd_normalize
+    options = EmbedOptions(truncate=body.truncate is not False, norm=norm, field=list_field(param))
+    inputs = await read_token_ids(memory.settings, name, inputs, options.field)
+    async with memory.engine.using(name) as model:
         if model.pooling == "none":
-            return await _embed_tokens(request, model, inputs, truncate)
-        norm = 2 if body.embd_normalize is None else body.embd_normalize
-        embeddings = await embed(memory, model, inputs, EmbedOptions(truncate=truncate, norm=norm))
+            return await _embed_tokens(request, model, inputs, options)
+        embeddings = await embed(memory, model, inputs, options)
     answer: list[EmbeddingItem] = [
         {"index": index, "embedding": embeddings.vectors[index : index + 1]}
         for index in range(len(inputs))
@@ -184,9 +196,9 @@ async def embedding(request: web.Request) -> web.Response:
 
 
 async def _embed_tokens(
-    request: web.Request, model: EmbeddingModel, inputs: list[Input], truncate: bool
+    request: web.Request, model: EmbeddingModel, inputs: Sequence[Input], options: EmbedOptions
 ) -> web.Response:
-    embeddings = await model.embed_tokens(inputs, truncate=truncate)
+    embeddings = await model.embed_tokens(inputs, truncate=options.truncate, field=options.field)
     answer: list[EmbeddingItem] = [
         {"index": index, "embedding": vectors} for index, vectors in enumerate(embeddings.vectors)
     ]
@@ -195,26 +207,25 @@ async def _embed_tokens(
     return response
 
 
-def _inputs(body: EmbeddingBody) -> list[Input]:
-    param, value = ("content", body.content) if body.input is None else ("input", body.input)
+def _inputs(value: Any, param: str) -> list[Input]:
     if value is None:
         raise MissingFieldError("input or content is required", "input")
     items = value if isinstance(value, list) else [value]
-    texts = [_text_in(item, f"{param}[{at}]") for at, item in enumerate(items)]
+    texts = [
+        _text_in(item, f"{param}[{at}]") if isinstance(item, dict) else item
+        for at, item in enumerate(items)
+    ]
     return read_inputs(texts if isinstance(value, list) else texts[0], param)
 
 
-def _text_in(item: Any, param: str) -> Any:
-    """Return the text that an object holds under `prompt_string` or `content`, else what it is."""
-    if not isinstance(item, dict):
-        return item
+def _text_in(item: dict[str, Any], param: str) -> Any:
+    """Return the text that an object holds under `prompt_string` or `content`, else the object."""
     refuse_images(item, param)
     if "prompt_string" in item:
         return item["prompt_string"]
     parts = item.get("content")
     if not isinstance(parts, list):
         return item if parts is None else parts
-    refuse_images(parts, f"{param}.content")
     texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
     if not all(isinstance(text, str) for text in texts):
         raise InvalidInputError(f"{param}.content must be parts of type text", f"{param}.content")
@@ -224,12 +235,13 @@ def _text_in(item: Any, param: str) -> Any:
 async def tokenize(request: web.Request) -> web.Response:
     """Return the tokens of a text."""
     memory = request.app[MEMORY]
-    body = parse(TokenizeBody, await read_lenient_json(request))
+    body = await read_peer_body(request, TokenizeBody)
     if not isinstance(body.content, str) and not is_text_with_ids(body.content):
         raise InvalidInputError("content must be a text, or a list of texts and ids", "content")
     async with memory.engine.using(body.model or memory.settings.model) as model:
         tokens = await model.tokenizer.tokenize(
             body.content,
+            "content",
             add_special=body.add_special is True,
             parse_special=body.parse_special is not False,
         )
@@ -253,7 +265,7 @@ def _as_text(piece: bytes) -> str | list[int]:
 async def detokenize(request: web.Request) -> web.Response:
     """Return the text of tokens: what each stands for, one after the other."""
     memory = request.app[MEMORY]
-    body = parse(DetokenizeBody, await read_lenient_json(request))
+    body = await read_peer_body(request, DetokenizeBody)
     async with memory.engine.using(body.model or memory.settings.model) as model:
         pieces = await model.tokenizer.spell(body.tokens, "tokens")
     answer: DetokenizeAnswer = {"content": b"".join(pieces).decode("utf-8", "replace")}
@@ -263,8 +275,9 @@ async def detokenize(request: web.Request) -> web.Response:
 async def rerank(request: web.Request) -> web.Response:
     """Score how well documents answer a query, as the model's head gives it."""
     memory = request.app[MEMORY]
-    body = parse(RerankBody, await read_lenient_json(request))
+    body = await read_peer_body(request, RerankBody)
     documents = _documents(body.documents)
+    check_count(len(documents), "documents", memory.settings.max_inputs)
     name = await choose_reranker(memory, body.model)
     async with memory.engine.using(name) as model:
         scores = await model.rerank(body.query, documents, truncate=body.truncate is not False)
@@ -284,15 +297,14 @@ async def rerank(request: web.Request) -> web.Response:
 
 
 def _documents(value: Any) -> list[str]:
-    is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
-    if not value or not is_list:
+    if not value or not are_texts(value):
         raise InvalidInputError('"documents" must be a non-empty string array', "documents")
-    return list(value)
+    return value
 
 
 def _ranked(scores: Scores, body: RerankBody, documents: list[str]) -> list[RankedDocument]:
     ranked: list[RankedDocument] = []
-    for index in np.argsort(-scores.scores, kind="stable")[: body.top_n].tolist():
+    for index in ranking(scores.scores, body.top_n):
         ranked.append({"index": index, "relevance_score": float(scores.scores[index])})
         if body.return_documents:
             ranked[-1]["document"] = {"text": documents[index]}
@@ -303,7 +315,7 @@ async def show_props(request: web.Request) -> web.Response:
     """Tell of the model of new collections."""
     memory = request.app[MEMORY]
     async with memory.engine.using(memory.settings.model) as model:
-        told = await describe_model(ModelLoader.of(memory.settings), model.spec.name)
+        told = await describe_model(memory.loader, model.spec.name)
         answer: Props = {
             "default_generation_settings": {"n_ctx": model.max_tokens},
             "total_slots": model.tuning.lanes,

@@ -7,10 +7,10 @@ from memoryd.api.bodies import PeerBody, parse, read_lenient_json
 from memoryd.api.errors import json_response
 from memoryd.api.state import MEMORY
 from memoryd.errors import InvalidInputError, MissingFieldError
-from memoryd.memory.model_changes import remove_served_model
-from memoryd.memory.model_gallery import GalleryModel, install, list_gallery
+from memoryd.memory.model_gallery import install, list_gallery
 from memoryd.memory.model_jobs import ModelJob
-from memoryd.memory.models import ModelLoader
+from memoryd.memory.model_listing import ModelSummary
+from memoryd.memory.model_removal import remove_served_model
 from memoryd.models.hub import hub_endpoint
 
 
@@ -59,8 +59,8 @@ class JobStatus(TypedDict):
 
 async def list_available(request: web.Request) -> web.Response:
     """List the models that can be installed."""
-    loader = ModelLoader.of(request.app[MEMORY].settings)
-    answer = [_as_available(model) for model in await list_gallery(loader)]
+    models = await list_gallery(request.app[MEMORY].loader)
+    answer = list(map(_as_available, models))
     return json_response(answer)
 
 
@@ -68,7 +68,6 @@ async def apply(request: web.Request) -> web.Response:
     """Install a model in the background; the answer says where to ask how far it is."""
     memory = request.app[MEMORY]
     body = parse(ApplyBody, await read_lenient_json(request))
-    loader = ModelLoader.of(memory.settings)
     if body.id:
         field, source = "id", body.id.rpartition("@")[2]
     elif body.url:
@@ -76,7 +75,7 @@ async def apply(request: web.Request) -> web.Response:
     else:
         raise MissingFieldError("id is required: a name of the list at /models/available", "id")
     try:
-        job = install(memory, loader, source, body.name or None)
+        job = install(memory, source, body.name or None)
     except InvalidInputError as error:
         raise InvalidInputError(error.message, field) from error
     return _started(request, job)
@@ -97,8 +96,7 @@ async def list_jobs(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """Delete a model's files; it is done when this answers, and its job has ended."""
     memory = request.app[MEMORY]
-    loader = ModelLoader.of(memory.settings)
-    removed = await remove_served_model(memory, loader, request.match_info["name"])
+    removed = await remove_served_model(memory, request.match_info["name"])
     return _started(request, memory.model_jobs.record(removed.name))
 
 
@@ -112,14 +110,14 @@ def _find_job(request: web.Request) -> ModelJob:
     return request.app[MEMORY].model_jobs.find(request.match_info["uuid"])
 
 
-def _as_available(model: GalleryModel) -> AvailableModel:
-    entry = model.entry
+def _as_available(model: ModelSummary) -> AvailableModel:
+    kinds = [model.kind] if model.kind else []
     return {
         "name": model.name,
-        "description": entry.description,
-        "license": entry.license,
-        "urls": [f"{hub_endpoint()}/{entry.repository}"] if entry.repository else [],
-        "tags": [model.kind or entry.kind, *entry.languages],
+        "description": model.description,
+        "license": model.license,
+        "urls": [f"{hub_endpoint()}/{model.repository}"] if model.repository else [],
+        "tags": [*kinds, *model.languages],
         "installed": model.is_here,
     }
 

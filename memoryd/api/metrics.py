@@ -1,26 +1,18 @@
 """What Prometheus reads: what was counted, and how things stand at the moment."""
 
 import asyncio
-import time
 from collections.abc import Iterable, Iterator
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from memoryd import __version__
-from memoryd.api.route import route_of
 from memoryd.api.state import MEMORY
 from memoryd.memory.state import Memory
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# The label of all requests to paths or methods that aren't served, which clients make up.
-_UNMATCHED = "unmatched"
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-# The server's own word for a client that left before its answer, as with nginx.
-_CLIENT_LEFT = 499
 
 
 async def show(request: web.Request) -> web.Response:
@@ -29,24 +21,6 @@ async def show(request: web.Request) -> web.Response:
     # Writing takes some milliseconds, for which the event loop is not to be held up.
     body = await asyncio.to_thread(generate_latest, _Everything(memory))
     return web.Response(body=body, headers={"Content-Type": _CONTENT_TYPE})
-
-
-@web.middleware
-async def count_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Count the request by its route, its method and the status of its answer."""
-    started, status = time.perf_counter(), _CLIENT_LEFT
-    try:
-        response = await handler(request)
-        status = response.status
-        return response
-    finally:
-        route, seconds = route_of(request), time.perf_counter() - started
-        request.app[MEMORY].engine.metrics.count_request(
-            route.pattern if route else _UNMATCHED,
-            request.method if request.method in _METHODS else _UNMATCHED,
-            status,
-            seconds,
-        )
 
 
 class _Everything(Collector):

@@ -7,38 +7,35 @@ from aiohttp import web
 from pydantic import AfterValidator, WithJsonSchema
 from typing_extensions import TypedDict
 
-from memoryd.api.bodies import PeerBody
+from memoryd.api.bodies import PeerBody, apart
 from memoryd.api.embedding import add_notes, refuse_images
 from memoryd.api.errors import json_response
+from memoryd.api.fields import TEXT, Numbers, Rows
+from memoryd.api.inputs import are_texts
 from memoryd.api.ollama_requests import KeepAlive, check_model_name, read_body, using
 from memoryd.api.state import MEMORY
 from memoryd.embeddings.model import EmbeddingModel
+from memoryd.embeddings.types import single_field
 from memoryd.errors import (
     InvalidInputError,
     MissingFieldError,
     ModelFileError,
     ModelNotFoundError,
     NotFoundError,
+    NotTextError,
 )
 from memoryd.memory.embed import EmbedOptions
 from memoryd.memory.embed import embed as embed_texts
-from memoryd.memory.models import ModelLoader
 from memoryd.memory.state import Memory
-from memoryd.memory.stored_models import find_own_model
+from memoryd.memory.stored_models import find_own_header
 from memoryd.models.gguf_header import GgufHeader
+from memoryd.vectors.similarity import EUCLIDEAN, NOT_NORMALIZED
 
 # Of the options that concern embeddings; others are for generating, and ignored as unknown ones.
 _INTEGERS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread")
 _BOOLEANS = ("use_mmap",)
-_NOT_NORMALIZED, _L2 = -1, 2
 
-_TEXTS = {
-    "anyOf": [
-        {"type": "string"},
-        {"type": "array", "items": {"type": "string"}},
-        {"type": "null"},
-    ]
-}
+_TEXTS = {"anyOf": [TEXT, {"type": "array", "items": TEXT}, {"type": "null"}]}
 
 
 def _check_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -82,15 +79,12 @@ class EmbeddingsBody(PeerBody):
     keep_alive: KeepAlive = None
 
 
-_NUMBERS = {"type": "array", "items": {"type": "number"}}
-
-
 class EmbedAnswer(TypedDict):
     """Vectors of length 1, in the order of the inputs; durations are in nanoseconds."""
 
     model: str
     """As the client wrote it."""
-    embeddings: Annotated[Any, WithJsonSchema({"type": "array", "items": _NUMBERS})]
+    embeddings: Rows
     total_duration: NotRequired[int]
     load_duration: NotRequired[int]
     prompt_eval_count: NotRequired[int]
@@ -100,7 +94,7 @@ class EmbedAnswer(TypedDict):
 class EmbeddingsAnswer(TypedDict):
     """A vector as the model gives it; empty where there was no prompt."""
 
-    embedding: Annotated[Any, WithJsonSchema(_NUMBERS)]
+    embedding: Numbers
 
 
 async def embed(request: web.Request) -> web.Response:
@@ -111,9 +105,9 @@ async def embed(request: web.Request) -> web.Response:
     if not body.model:
         raise NotFoundError("model '' not found", "model")
     check_model_name(body.model)
-    texts = _texts(body)
+    texts = await apart(request, _texts, body)
     if not texts and body.keep_alive == 0:
-        memory.engine.expire(body.model)
+        memory.engine.expire(memory.engine.resolve(body.model))
         return _without_texts({"model": body.model, "embeddings": []})
     asked = time.perf_counter_ns()
     async with using(memory, body.model, body.keep_alive) as model:
@@ -143,13 +137,18 @@ async def embed_prompt(request: web.Request) -> web.Response:
         raise MissingFieldError("model is required", "model")
     check_model_name(body.model)
     if not body.prompt and body.keep_alive == 0:
-        memory.engine.expire(body.model)
+        memory.engine.expire(memory.engine.resolve(body.model))
         return _without_texts({"embedding": []})
     async with using(memory, body.model, body.keep_alive) as model:
         if not body.prompt:
             return _without_texts({"embedding": []})
-        norm = _NOT_NORMALIZED if await _gave_raw_vectors(memory, model) else _L2
-        options = EmbedOptions(truncate=False, max_tokens=_context(body.options), norm=norm)
+        norm = NOT_NORMALIZED if await _gave_raw_vectors(memory, model) else EUCLIDEAN
+        options = EmbedOptions(
+            truncate=False,
+            max_tokens=_context(body.options),
+            norm=norm,
+            field=single_field("prompt"),
+        )
         embeddings = await embed_texts(memory, model, [body.prompt], options)
     answer: EmbeddingsAnswer = {"embedding": embeddings.vectors[0]}
     response = json_response(answer)
@@ -166,12 +165,12 @@ def _without_texts(answer: EmbedAnswer | EmbeddingsAnswer) -> web.Response:
 
 def _texts(body: EmbedBody) -> list[str]:
     if body.images:
-        raise InvalidInputError("this model embeds text only", "images")
+        raise NotTextError("images")
     if body.input is None or body.input == "":
         return []
     texts = [body.input] if isinstance(body.input, str) else body.input
     refuse_images(texts)
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+    if not are_texts(texts):
         raise InvalidInputError("invalid input type", "input")
     return texts
 
@@ -214,10 +213,10 @@ def _refuse_nothing(texts: list[str], model: EmbeddingModel, options: EmbedOptio
 async def _gave_raw_vectors(memory: Memory, model: EmbeddingModel) -> bool:
     """Say whether Ollama's clients know vectors of this model from here that aren't normalized."""
     try:
-        stored = await find_own_model(ModelLoader.of(memory.settings), model.spec.name)
+        header = await find_own_header(memory.loader, model.spec.name)
     except (ModelNotFoundError, ModelFileError):  # it has gone since it was loaded
         return False
-    return is_raw(stored.header)
+    return is_raw(header)
 
 
 def is_raw(header: GgufHeader) -> bool:

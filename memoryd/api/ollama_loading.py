@@ -16,12 +16,10 @@ from memoryd.api.ollama_requests import (
     using,
 )
 from memoryd.api.state import MEMORY
-from memoryd.errors import InvalidInputError, MissingFieldError, NotFoundError
+from memoryd.errors import GenerationError, MissingFieldError, NotFoundError
 from memoryd.memory.state import Memory
 
 Reason = Literal["load", "unload"]
-
-_REFUSAL = "memoryd embeds and does not generate"
 
 
 class GenerateBody(PeerBody):
@@ -72,7 +70,7 @@ async def generate(request: web.Request) -> web.Response:
     """Load or unload a model; a prompt is refused."""
     body = await read_body(request, GenerateBody)
     if body.prompt or body.images:
-        raise InvalidInputError(_REFUSAL, "prompt" if body.prompt else "images")
+        raise GenerationError("prompt" if body.prompt else "images")
     if not body.model:
         raise NotFoundError("model '' not found", "model")
     reason = await _load_or_unload(request.app[MEMORY], body.model, body.keep_alive)
@@ -90,7 +88,7 @@ async def chat(request: web.Request) -> web.Response:
     """Load or unload a model; messages are refused."""
     body = await read_body(request, ChatBody)
     if body.messages:
-        raise InvalidInputError(_REFUSAL, "messages")
+        raise GenerationError("messages")
     if not body.model:
         raise MissingFieldError("model is required", "model")
     reason = await _load_or_unload(request.app[MEMORY], body.model, body.keep_alive)
@@ -108,7 +106,7 @@ async def _load_or_unload(memory: Memory, name: str, keep_alive_s: float | None)
     check_model_name(name)
     with telling_not_found(f"model '{name}' not found"):
         if keep_alive_s == 0:
-            memory.engine.expire(name)
+            memory.engine.expire(memory.engine.resolve(name))
             return "unload"
         async with using(memory, name, keep_alive_s):
             return "load"

@@ -1,5 +1,6 @@
 """Ollama's routes about models: what is here, what is loaded, other names, removal."""
 
+import asyncio
 import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NotRequired
@@ -24,14 +25,14 @@ from memoryd.errors import (
     ModelFileError,
     ModelNotFoundError,
 )
-from memoryd.memory.model_changes import copy_model, remove_served_model
+from memoryd.memory.model_copying import copy_model
+from memoryd.memory.model_removal import remove_served_model
 from memoryd.memory.models import ModelLoader
 from memoryd.memory.stored_models import (
     StoredModel,
     find_own_model,
     find_stored_model,
-    list_stored_models,
-    listed_names,
+    list_by_name,
 )
 from memoryd.models.gguf_header import GgufHeader, read_whole_header
 
@@ -136,19 +137,10 @@ async def show_version(_request: web.Request) -> web.Response:
 
 async def list_models(request: web.Request) -> web.Response:
     """List the models that are here, by each name that clients look for."""
-    loader = _loader(request)
-    answer: ModelList = {
-        "models": [
-            _listed(name, model)
-            for model in await list_stored_models(loader)
-            for name in listed_names(loader, model.entry)
-        ]
-    }
+    models = await list_by_name(request.app[MEMORY].loader, "tags")
+    models.sort(key=lambda named: named[1].modified_at, reverse=True)
+    answer: ModelList = {"models": [_listed(name, model) for name, model in models]}
     return json_response(answer)
-
-
-def _loader(request: web.Request) -> ModelLoader:
-    return ModelLoader.of(request.app[MEMORY].settings)
 
 
 def _listed(name: str, model: StoredModel) -> ListedModel:
@@ -205,8 +197,10 @@ async def show_model(request: web.Request) -> web.Response:
         raise MissingFieldError("model is required", "model")
     check_model_name(name)
     with telling_not_found(f"model '{name}' not found"):
-        model = await find_stored_model(_loader(request), name)
-    header = read_whole_header(model.path) if body.verbose else model.header
+        model = await find_stored_model(request.app[MEMORY].loader, name)
+    header = model.header
+    if body.verbose:
+        header = await asyncio.to_thread(read_whole_header, model.path)
     answer: ShowAnswer = {
         "license": model.entry.license,
         "modelfile": _modelfile(model),
@@ -249,10 +243,10 @@ def _own_info(model: StoredModel) -> dict[str, Any]:
 
 async def list_running_models(request: web.Request) -> web.Response:
     """List the models that are loaded, and until when."""
-    memory, loader = request.app[MEMORY], _loader(request)
+    memory = request.app[MEMORY]
     answer: RunningModels = {
         "models": [
-            _running(loaded, await _find_file(loader, loaded), memory.settings.gpu_layers)
+            _running(loaded, await _find_file(memory.loader, loaded), memory.settings.gpu_layers)
             for loaded in memory.engine.loaded()
         ]
     }
@@ -302,7 +296,7 @@ async def delete_model(request: web.Request) -> web.Response:
     if not is_model_name(name):
         raise InvalidInputError(f'name "{name}" is invalid', "model")
     with telling_not_found(f"model '{name}' not found"):
-        await remove_served_model(request.app[MEMORY], _loader(request), name)
+        await remove_served_model(request.app[MEMORY], name)
     return web.Response()
 
 
@@ -314,5 +308,5 @@ async def copy(request: web.Request) -> web.Response:
         if not is_model_name(name):
             raise InvalidInputError(f'{field} "{name}" is invalid', field)
     with telling_not_found(f'model "{source}" not found'):
-        await copy_model(_loader(request), source, destination)
+        await copy_model(request.app[MEMORY].loader, source, destination)
     return web.Response()

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import logging
 from contextlib import suppress
+from functools import lru_cache
 from typing import NotRequired
 
 import orjson
@@ -20,6 +21,13 @@ from memoryd.memory.models import ModelLoader
 from memoryd.models.downloads import FETCHING
 
 logger = logging.getLogger(__name__)
+
+# Between lines of the same file: a chunk comes each few milliseconds.
+_PAUSE_S = 0.1
+
+
+NDJSON = "application/x-ndjson"
+"""In which progress is told: an object in each line."""
 
 
 class PullBody(NamedModelBody):
@@ -38,7 +46,32 @@ class PullLine(TypedDict):
     error: NotRequired[str]
 
 
-Lines = asyncio.Queue[PullLine | None]
+class News:
+    """Hold what is to be told of a download: of each step, and of each file, the newest alone."""
+
+    def __init__(self) -> None:
+        """Begin with nothing to tell."""
+        self._steps: dict[str, tuple[int, int | None]] = {}
+        self._is_there = asyncio.Event()
+        self._has_ended = False
+
+    def note(self, step: str, done_bytes: int, total_bytes: int | None) -> None:
+        """Note how far a step is, in place of what was noted of it and isn't told yet."""
+        self._steps[step] = done_bytes, total_bytes
+        self._is_there.set()
+
+    def end(self) -> None:
+        """Let no one wait for more."""
+        self._has_ended = True
+        self._is_there.set()
+
+    async def take(self) -> list[PullLine]:
+        """Return what is new, once there is something; nothing where nothing comes any more."""
+        await self._is_there.wait()
+        if not self._has_ended:
+            self._is_there.clear()
+        steps, self._steps = self._steps, {}
+        return [progress_line(step, *state) for step, state in steps.items()]
 
 
 async def pull(request: web.Request) -> web.StreamResponse:
@@ -50,7 +83,7 @@ async def pull(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, PullBody)
     name = body.either
     _check_source(name)
-    loader = ModelLoader.of(request.app[MEMORY].settings)
+    loader = request.app[MEMORY].loader
     with telling_not_found(
         f"pull model manifest: file does not exist: memoryd knows no model {name!r}. Others of the "
         "hub are named hf.co/organization/repository"
@@ -70,32 +103,31 @@ def _check_source(name: str) -> None:
 
 
 async def _stream(request: web.Request, loader: ModelLoader, name: str) -> web.StreamResponse:
-    lines: Lines = asyncio.Queue()
-    pulling = asyncio.create_task(
-        pull_model(loader, name, progress=lambda *step: lines.put_nowait(progress_line(*step)))
-    )
-    pulling.add_done_callback(lambda _: lines.put_nowait(None))
+    news = News()
+    pulling = asyncio.create_task(pull_model(loader, name, progress=news.note))
+    pulling.add_done_callback(lambda _: news.end())
     try:
-        line = await lines.get()
-        if line is None:
+        lines = await news.take()
+        if not lines:
             pulling.result()  # What fails before there is anything to tell has a status of its own.
-        return await _send(request, line, lines, pulling)
+        return await _send(request, lines, news, pulling)
     finally:
         pulling.cancel()
         await asyncio.wait([pulling])
 
 
 async def _send(
-    request: web.Request, line: PullLine | None, lines: Lines, pulling: asyncio.Task[BroughtModel]
+    request: web.Request, lines: list[PullLine], news: News, pulling: asyncio.Task[BroughtModel]
 ) -> web.StreamResponse:
-    headers = {"Content-Type": "application/x-ndjson", "X-Request-Id": request[NOTES].id}
+    headers = {"Content-Type": NDJSON, "X-Request-Id": request[NOTES].id}
     response = web.StreamResponse(headers=headers)
     with suppress(ConnectionResetError):  # the client has left
         await response.prepare(request)
         await response.write(_encode({"status": "pulling manifest"}))
-        while line is not None:
-            await response.write(_encode(line))
-            line = await lines.get()
+        while lines:
+            await response.write(b"".join(map(_encode, lines)))
+            await asyncio.wait([pulling], timeout=_PAUSE_S)
+            lines = await news.take()
         await response.write(_encode(_last_line(request, pulling)))
         await response.write_eof()
     return response
@@ -124,8 +156,16 @@ def progress_line(step: str, done_bytes: int, total_bytes: int | None) -> PullLi
     if not step.startswith(FETCHING):
         return {"status": step}
     file = step.removeprefix(FETCHING)
-    digest = f"sha256:{hashlib.sha256(file.encode()).hexdigest()}"
-    line: PullLine = {"status": f"pulling {file}", "digest": digest, "completed": done_bytes}
+    line: PullLine = {
+        "status": f"pulling {file}",
+        "digest": _digest(file),
+        "completed": done_bytes,
+    }
     if total_bytes is not None:
         line["total"] = total_bytes
     return line
+
+
+@lru_cache(maxsize=64)
+def _digest(file: str) -> str:
+    return f"sha256:{hashlib.sha256(file.encode()).hexdigest()}"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from aiohttp import web
 from pydantic import BeforeValidator, WithJsonSchema
 
-from memoryd.api.bodies import PeerBody, parse, read_lenient_json
+from memoryd.api.bodies import PeerBody, apart, parse, read_lenient_json
 from memoryd.api.durations import parse_keep_alive
 from memoryd.embeddings.model import EmbeddingModel
 from memoryd.errors import InvalidInputError, ModelNotFoundError, NotFoundError
@@ -45,7 +45,7 @@ class NamedModelBody(PeerBody):
 async def read_body(request: web.Request, kind: type[B]) -> B:
     """Return the checked body; its keys match whatever their case, as Go's decoder has it."""
     value = await read_lenient_json(request)
-    return parse(kind, _fold_keys(value))
+    return await apart(request, parse, kind, _fold_keys(value))
 
 
 def _fold_keys(value: Any) -> Any:

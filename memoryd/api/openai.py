@@ -9,9 +9,10 @@ from aiohttp import web
 from pydantic import WithJsonSchema
 from typing_extensions import TypedDict
 
-from memoryd.api.bodies import PeerBody, parse, read_lenient_json
+from memoryd.api.bodies import PeerBody, apart, read_peer_body
 from memoryd.api.embedding import add_notes
 from memoryd.api.errors import json_response
+from memoryd.api.fields import NUMBERS
 from memoryd.api.inputs import Inputs, check_count, read_inputs
 from memoryd.api.notes import NOTES, hash_user
 from memoryd.api.state import MEMORY
@@ -25,7 +26,6 @@ from memoryd.vectors.types import Vectors
 
 Encoding = Literal["float", "base64"]
 
-_NUMBERS = {"type": "array", "items": {"type": "number"}}
 _BASE64 = {"type": "string", "contentEncoding": "base64"}
 
 
@@ -47,7 +47,7 @@ class EmbeddingObject(TypedDict):
 
     object: Literal["embedding"]
     index: int
-    embedding: Annotated[Any, WithJsonSchema({"anyOf": [_NUMBERS, _BASE64]})]
+    embedding: Annotated[Any, WithJsonSchema({"anyOf": [NUMBERS, _BASE64]})]
 
 
 class Usage(TypedDict):
@@ -69,9 +69,9 @@ class EmbeddingList(TypedDict):
 async def embeddings(request: web.Request) -> web.Response:
     """Embed texts, or the ids of their tokens; a model in the path comes before the body's."""
     memory = request.app[MEMORY]
-    body = parse(EmbeddingsBody, await read_lenient_json(request))
+    body = await read_peer_body(request, EmbeddingsBody)
     request[NOTES].user = hash_user(body.user) if body.user else ""
-    inputs = _inputs(memory, body.input)
+    inputs = await apart(request, _inputs, memory, body.input)
     name = request.match_info.get("model") or body.model
     if not name:
         raise MissingFieldError("you must provide a model parameter", "model")

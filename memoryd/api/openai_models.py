@@ -7,10 +7,8 @@ from typing_extensions import TypedDict
 
 from memoryd.api.errors import json_response
 from memoryd.api.state import MEMORY
-from memoryd.errors import InvalidInputError
-from memoryd.memory.models import ModelLoader
+from memoryd.errors import GenerationError
 from memoryd.memory.stored_models import StoredModel, find_stored_model, list_by_name
-from memoryd.models.catalog import OPENAI_NAMES
 
 
 class ModelMeta(TypedDict):
@@ -52,8 +50,7 @@ class ModelList(TypedDict):
 
 async def list_models(request: web.Request) -> web.Response:
     """List the models that are here: by their own names, the user's aliases and OpenAI's names."""
-    loader = ModelLoader.of(request.app[MEMORY].settings)
-    models = await list_by_name(loader, *OPENAI_NAMES)
+    models = await list_by_name(request.app[MEMORY].loader, "openai")
     answer: ModelList = {
         "object": "list",
         "data": [_as_json(name, model) for name, model in models],
@@ -63,9 +60,9 @@ async def list_models(request: web.Request) -> web.Response:
 
 async def show_model(request: web.Request) -> web.Response:
     """Show a model that is here, by any of its names."""
-    loader = ModelLoader.of(request.app[MEMORY].settings)
     name = request.match_info["model"]
-    return json_response(_as_json(name, await find_stored_model(loader, name)))
+    model = await find_stored_model(request.app[MEMORY].loader, name)
+    return json_response(_as_json(name, model))
 
 
 def _as_json(name: str, model: StoredModel) -> ModelObject:
@@ -93,4 +90,4 @@ def _as_json(name: str, model: StoredModel) -> ModelObject:
 
 async def refuse_generation(_request: web.Request) -> NoReturn:
     """Say that nothing is generated here."""
-    raise InvalidInputError("memoryd embeds and does not generate")
+    raise GenerationError

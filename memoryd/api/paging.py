@@ -1,10 +1,9 @@
-"""Lists come in pages: limits and cursors. And versions, which writes may ask for."""
+"""Lists come in pages: limits and cursors."""
 
 import base64
 import binascii
 import re
 
-from aiohttp import web
 from pydantic import Field
 
 from memoryd.api.limits import PAGE
@@ -48,14 +47,3 @@ def _bad_cursor() -> InvalidInputError:
 def write_cursor(last: str | int) -> str:
     """Return the cursor that points after `last`."""
     return base64.urlsafe_b64encode(str(last).encode()).decode()
-
-
-def read_version(request: web.Request) -> int | None:
-    """Return the version that If-Match asks for, with or without quotes, or None."""
-    text = request.headers.get("If-Match")
-    if text is None:
-        return None
-    number = text.strip().strip('"')
-    if not (number.isascii() and number.isdecimal()) or len(number) > 18:
-        raise InvalidInputError(f"If-Match: {text!r} is not a version", "If-Match")
-    return int(number)

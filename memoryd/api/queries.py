@@ -1,4 +1,4 @@
-"""Query strings of memoryd's own routes: checked parameter by parameter, as bodies are."""
+"""What memoryd's own routes read beside bodies, as strictly: query strings, and If-Match."""
 
 import re
 from typing import Annotated, Any, TypeVar
@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from memoryd.api.bodies import parse
 from memoryd.api.route import route_of
-from memoryd.errors import UnknownFieldError
+from memoryd.errors import InvalidInputError, UnknownFieldError
 
 # As many digits as an integer of Postgres has, and fewer than Python refuses to read.
 _WHOLE = re.compile(r"-?[0-9]{1,18}", re.ASCII)
@@ -43,6 +43,17 @@ def read_query(request: web.Request, kind: type[Q]) -> Q:
     if unknown:
         raise UnknownFieldError(f"{unknown[0]} is not a parameter of this request", unknown[0])
     return parse(kind, dict(request.query))
+
+
+def read_version(request: web.Request) -> int | None:
+    """Return the version that If-Match asks for, with or without quotes, or None."""
+    text = request.headers.get("If-Match")
+    if text is None:
+        return None
+    number = text.strip().strip('"')
+    if not (number.isascii() and number.isdecimal()) or len(number) > 18:
+        raise InvalidInputError(f"If-Match: {text!r} is not a version", "If-Match")
+    return int(number)
 
 
 @web.middleware

@@ -10,6 +10,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
+from memoryd.storage.keys import Scope
+
 
 class Dialect(Enum):
     """Whose shape of errors a route answers with."""
@@ -18,14 +20,6 @@ class Dialect(Enum):
     """And memoryd's own, and all others that have no shape of their own here."""
     OLLAMA = "ollama"
     TEI = "tei"
-
-
-class Scope(Enum):
-    """What an API key must allow."""
-
-    READ = "read"
-    WRITE = "write"
-    ADMIN = "admin"
 
 
 # What aiohttp matches a variable of the path with: {id:[^/]+}.
@@ -40,8 +34,8 @@ class Route:
     path: str
     handler: Handler
     dialect: Dialect = Dialect.OPENAI
-    scope: Scope | None = Scope.READ
-    """None: it wants no key."""
+    scope: Scope | None = "read"
+    """What an API key must allow; None: it wants no key."""
     query: type[BaseModel] | None = None
     """What validates the query string; None: it is ignored, as peers do."""
     body: Any = None
@@ -52,6 +46,8 @@ class Route:
     """Of an answer that is no error, or of all answers where they are errors."""
     content_type: str = "application/json"
     """Of the answer."""
+    other_content_types: tuple[str, ...] = ()
+    """In which the same is answered, where the body asks for it."""
     other_answers: tuple[tuple[int, Any], ...] = ()
     """Statuses of answers that are neither that nor an error of the dialect, and their types."""
     request_headers: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Text-embeddings-inference's dialect (router/src/http/server.rs and types.rs)."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
@@ -9,15 +10,17 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 from typing_extensions import TypedDict
 
 from memoryd import __version__
-from memoryd.api.bodies import PeerBody, parse, read_lenient_json
+from memoryd.api.bodies import PeerBody, apart, read_peer_body
 from memoryd.api.embedding import add_notes, note_cost
 from memoryd.api.errors import json_response
+from memoryd.api.fields import Rows
 from memoryd.api.inputs import (
     IDS_OR_LISTS,
     TEXT_OR_TEXTS,
-    Rows,
+    TextList,
     TextsOrIds,
     are_ids,
+    are_texts,
     check_count,
     read_texts_or_ids,
 )
@@ -25,16 +28,18 @@ from memoryd.api.state import MEMORY
 from memoryd.embeddings.model import EmbeddingModel, Scores
 from memoryd.embeddings.tokenizer import THREADS
 from memoryd.embeddings.tokens import Token
+from memoryd.embeddings.types import Input, InputField, list_field
 from memoryd.errors import EmptyInputError, ModelKindError
 from memoryd.memory.embed import EmbedOptions, check_dimensions
 from memoryd.memory.embed import embed as embed_inputs
 from memoryd.memory.model_listing import ModelDescription, describe_model
-from memoryd.memory.models import ModelLoader
-from memoryd.memory.rerank import choose_reranker
+from memoryd.memory.rerank import choose_reranker, ranking
 from memoryd.memory.state import Memory
+from memoryd.memory.token_ids import read_token_ids
+from memoryd.vectors.similarity import EUCLIDEAN, NOT_NORMALIZED
 from memoryd.vectors.types import Vectors
 
-_NOT_NORMALIZED, _LENGTH_1 = -1, 2
+_INPUTS = list_field("inputs")
 _POOLINGS = {"last": "last_token"}
 _DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _LABEL = "LABEL_0"
@@ -51,7 +56,7 @@ Direction = Annotated[Literal["left", "right"], BeforeValidator(_lower)]
 
 def _as_texts(value: Any) -> list[str]:
     texts = [value] if isinstance(value, str) else value
-    if isinstance(texts, list) and all(isinstance(text, str) for text in texts):
+    if are_texts(texts):
         return texts
     raise ValueError("must be a text or a list of texts")
 
@@ -105,7 +110,7 @@ class SimilarityInputs(PeerBody):
     """A sentence, and those that it is compared with."""
 
     source_sentence: str
-    sentences: list[str]
+    sentences: TextList
 
 
 class SimilarityBody(PeerBody):
@@ -121,7 +126,7 @@ class RerankBody(TruncationBody):
     """What /rerank takes."""
 
     query: str
-    texts: list[str]
+    texts: TextList
     raw_scores: bool | None = None
     """Whether scores are as the model's head gives them, else from 0 to 1; false if absent."""
     return_text: bool | None = None
@@ -225,9 +230,9 @@ class Info(TypedDict):
 async def embed(request: web.Request) -> web.Response:
     """Embed texts, or the ids of their tokens."""
     memory = request.app[MEMORY]
-    body = parse(EmbedBody, await read_lenient_json(request))
-    inputs = read_texts_or_ids(body.inputs, "inputs", memory.settings.max_inputs)
-    norm = _NOT_NORMALIZED if body.normalize is False else _LENGTH_1
+    body = await read_peer_body(request, EmbedBody)
+    inputs = await _inputs(request, body)
+    norm = NOT_NORMALIZED if body.normalize is False else EUCLIDEAN
     async with memory.engine.using(body.model or memory.settings.model) as model:
         dimensions = check_dimensions(memory, model, body.dimensions)
         options = _options(body, dimensions=dimensions, norm=norm)
@@ -238,8 +243,19 @@ async def embed(request: web.Request) -> web.Response:
     return response
 
 
+async def _inputs(request: web.Request, body: EmbedAllBody) -> Sequence[Input]:
+    settings = request.app[MEMORY].settings
+    most = settings.max_inputs
+    inputs = await apart(request, read_texts_or_ids, body.inputs, _INPUTS.name, most)
+    return await read_token_ids(settings, body.model or settings.model, inputs, _INPUTS)
+
+
 def _options(
-    body: SimilarityParameters, *, dimensions: int | None = None, norm: int = _LENGTH_1
+    body: SimilarityParameters,
+    *,
+    dimensions: int | None = None,
+    norm: int = EUCLIDEAN,
+    field: InputField = _INPUTS,
 ) -> EmbedOptions:
     return EmbedOptions(
         truncate=body.truncate is not False,
@@ -248,20 +264,22 @@ def _options(
         prompt=body.prompt_name,
         instruction=body.instruction,
         norm=norm,
+        field=field,
     )
 
 
 async def embed_all(request: web.Request) -> web.Response:
     """Return a vector for each token, not normalized."""
     memory = request.app[MEMORY]
-    body = parse(EmbedAllBody, await read_lenient_json(request))
-    inputs = read_texts_or_ids(body.inputs, "inputs", memory.settings.max_inputs)
+    body = await read_peer_body(request, EmbedAllBody)
+    inputs = await _inputs(request, body)
     async with memory.engine.using(body.model or memory.settings.model) as model:
         embeddings = await model.embed_tokens(
             inputs,
             prefix=model.prefix(body.prompt_name, body.instruction),
             truncate=body.truncate is not False,
             side=body.truncation_direction or "right",
+            field=_INPUTS,
         )
     answer: list[Rows] = embeddings.vectors
     response = json_response(answer)
@@ -271,20 +289,27 @@ async def embed_all(request: web.Request) -> web.Response:
 
 async def embed_sparse(request: web.Request) -> web.Response:
     """Refuse: models here give dense vectors."""
-    body = parse(EmbedAllBody, await read_lenient_json(request))
+    body = await read_peer_body(request, EmbedAllBody)
     name = request.app[MEMORY].engine.resolve(body.model or request.app[MEMORY].settings.model)
     raise ModelKindError(f"{name} gives dense vectors: ask for them at /embed")
+
+
+def _sentence_name(index: int) -> str:
+    return f"inputs.sentences[{index - 1}]" if index else "inputs.source_sentence"
+
+
+_SENTENCES = InputField("inputs", _sentence_name)
 
 
 async def similarity(request: web.Request) -> web.Response:
     """Return the cosines of a sentence with others."""
     memory = request.app[MEMORY]
-    body = parse(SimilarityBody, await read_lenient_json(request))
+    body = await read_peer_body(request, SimilarityBody)
     if not body.inputs.sentences:
         raise EmptyInputError("inputs.sentences must not be empty", "inputs.sentences")
     texts = [body.inputs.source_sentence, *body.inputs.sentences]
     check_count(len(texts), "inputs", memory.settings.max_inputs)
-    options = _options(body.parameters or SimilarityParameters())
+    options = _options(body.parameters or SimilarityParameters(), field=_SENTENCES)
     async with memory.engine.using(body.model or memory.settings.model) as model:
         embeddings = await embed_inputs(memory, model, texts, options)
     # Rounding may lead beyond 1, of which no client can take the angle.
@@ -297,7 +322,7 @@ async def similarity(request: web.Request) -> web.Response:
 async def rerank(request: web.Request) -> web.Response:
     """Score how well texts answer a query, from 0 to 1 unless raw scores are asked for."""
     memory = request.app[MEMORY]
-    body = parse(RerankBody, await read_lenient_json(request))
+    body = await read_peer_body(request, RerankBody)
     check_count(len(body.texts), "texts", memory.settings.max_inputs)
     async with memory.engine.using(await choose_reranker(memory, body.model)) as model:
         scores = await model.rerank(
@@ -305,6 +330,7 @@ async def rerank(request: web.Request) -> web.Response:
             body.texts,
             truncate=body.truncate is not False,
             side=body.truncation_direction or "right",
+            field=list_field("texts"),
         )
     response = json_response(_ranks(body, scores))
     note_cost(request, response, scores)
@@ -314,7 +340,7 @@ async def rerank(request: web.Request) -> web.Response:
 def _ranks(body: RerankBody, scores: Scores) -> list[Rank]:
     told = scores.scores if body.raw_scores or scores.are_probabilities else _sigmoid(scores.scores)
     ranks: list[Rank] = []
-    for index in np.argsort(-scores.scores, kind="stable")[: body.top_n].tolist():
+    for index in ranking(scores.scores, body.top_n):
         ranks.append({"index": index, "score": float(told[index])})
         if body.return_text:
             ranks[-1]["text"] = body.texts[index]
@@ -329,7 +355,7 @@ def _sigmoid(scores: Vectors) -> Vectors:
 async def tokenize(request: web.Request) -> web.Response:
     """Return the tokens of texts, and where they stand in them."""
     memory = request.app[MEMORY]
-    body = parse(TokenizeBody, await read_lenient_json(request))
+    body = await read_peer_body(request, TokenizeBody)
     check_count(len(body.inputs), "inputs", memory.settings.max_inputs)
     async with memory.engine.using(body.model or memory.settings.model) as model:
         described = await model.tokenizer.describe(
@@ -354,14 +380,11 @@ def _simple(token: Token) -> SimpleToken:
 async def decode(request: web.Request) -> web.Response:
     """Return the texts of tokens."""
     memory = request.app[MEMORY]
-    body = parse(DecodeBody, await read_lenient_json(request))
+    body = await read_peer_body(request, DecodeBody)
     check_count(len(body.ids), "ids", memory.settings.max_inputs)
     skip_special = body.skip_special_tokens is not False
     async with memory.engine.using(body.model or memory.settings.model) as model:
-        texts = [
-            await model.tokenizer.detokenize(ids, "ids", skip_special=skip_special)
-            for ids in body.ids
-        ]
+        texts = await model.tokenizer.detokenize(body.ids, "ids", skip_special=skip_special)
     return json_response(texts)
 
 
@@ -369,7 +392,7 @@ async def show_info(request: web.Request) -> web.Response:
     """Tell of the model of new collections."""
     memory = request.app[MEMORY]
     async with memory.engine.using(memory.settings.model) as model:
-        told = await describe_model(ModelLoader.of(memory.settings), model.spec.name)
+        told = await describe_model(memory.loader, model.spec.name)
         answer = _info(memory, model, told)
     return json_response(answer)
 

@@ -17,8 +17,7 @@ from memoryd.api.errors import json_response
 from memoryd.api.fields import NotBlank
 from memoryd.api.state import MEMORY
 from memoryd.errors import InvalidInputError
-from memoryd.memory.many_queries import search_chunks
-from memoryd.memory.search import Result
+from memoryd.memory.search import Result, search_chunks
 
 _MAX_QUERIES = 100
 _USUAL_RESULTS = 10

@@ -26,32 +26,36 @@ app = typer.Typer(
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the server's answer.")]
+NameOption = Annotated[str, typer.Option(help="What the key is for, such as a program's name.")]
+ScopeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What it allows: read, write or admin, which is all. It can be given several times. "
+        "[default: read]",
+        metavar="<str>",
+    ),
+]
+CollectionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="The only collection that it opens. It can be given several times. [default: all]",
+        metavar="<str>",
+    ),
+]
+ExpiresOption = Annotated[
+    str | None,
+    typer.Option(help="When it ends: in 12h, 30d, 8w, or on 2030-01-31. [default: never]"),
+]
 
 
 @app.command()
 @with_settings("host", "port", "api_key")
 def create(
     settings: Settings,
-    name: Annotated[str, typer.Option(help="What the key is for, such as a program's name.")],
-    scope: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What it allows: read, write or admin, which is all. It can be given several "
-            "times. [default: read]",
-            metavar="<str>",
-        ),
-    ] = None,
-    collection: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="The only collection that it opens. It can be given several times. [default: all]",
-            metavar="<str>",
-        ),
-    ] = None,
-    expires: Annotated[
-        str | None,
-        typer.Option(help="When it ends: in 12h, 30d, 8w, or on 2030-01-31. [default: never]"),
-    ] = None,
+    name: NameOption,
+    scope: ScopeOption = None,
+    collection: CollectionOption = None,
+    expires: ExpiresOption = None,
     url: UrlOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -71,7 +75,11 @@ def create(
     answer = asyncio.run(_create(settings, url, body))
     if json:
         print_json(answer)
-        return
+    else:
+        _print_made(answer)
+
+
+def _print_made(answer: dict[str, Any]) -> None:
     what = f"{', '.join(answer['scopes'])} on {_listed(answer['collections'], 'all collections')}"
     typer.echo(f"{answer['id']} {answer['name']!r} allows {what}. Its key:", err=True)
     typer.echo(answer["key"])

@@ -9,8 +9,9 @@ from rich.filesize import decimal
 
 from memoryd.cli.printing import print_table
 from memoryd.embeddings.tuning import GAIN
-from memoryd.memory.model_changes import BroughtModel, RemovedModel
+from memoryd.memory.model_changes import BroughtModel
 from memoryd.memory.model_listing import ModelDescription, ModelSummary
+from memoryd.memory.model_removal import RemovedModel
 from memoryd.memory.model_tuning import Speed, TunedModel
 
 _LABEL_WIDTH = 20

@@ -27,7 +27,7 @@ from memoryd.errors import (
     NotFoundError,
     UnavailableError,
 )
-from memoryd.memory import model_changes
+from memoryd.memory import model_changes, model_removal
 from memoryd.memory.model_changes import BroughtModel, Described, as_pooling, as_weight_type
 from memoryd.memory.model_listing import describe_model, list_models, suggest_names
 from memoryd.memory.model_tuning import tune_model
@@ -60,9 +60,9 @@ def list_(
 ) -> None:
     """List the models that are here.
 
-    One that is described wrongly is listed with its fault. What a model's file says is known once
-    it has been pulled, imported, shown or used. Where the output is no terminal, columns stand
-    between tabs, and sizes are in bytes.
+    One that is described wrongly, or whose file is broken, is listed with its fault. Figures are
+    what the model's file says, and what running it has shown once it was pulled, imported, shown
+    or used. Where the output is no terminal, columns stand between tabs, and sizes are in bytes.
 
     Example: memoryd models list --all
     """
@@ -129,7 +129,7 @@ def show(settings: Settings, name: NameArgument, json: JsonOption = False) -> No
     """
     loader = ModelLoader.of(settings)
     with _suggesting_names(loader):
-        model = asyncio.run(describe_model(loader, name))
+        model = asyncio.run(describe_model(loader, loader.resolve(name)))
     if json:
         print_json(model)
     else:
@@ -221,16 +221,17 @@ def remove(
     Example: memoryd models remove bge-m3
     """
     loader = ModelLoader.of(settings)
+    loader.refuse_alias(name)
     with _suggesting_names(loader):
-        own_name = model_changes.own_name_of(loader, name)
+        own_name = model_removal.own_name_of(loader, name)
     if own_name == _default_model(loader) and not yes:
         raise ConflictError(f"{own_name} is the default model: add --yes to remove it", "model")
     in_use = asyncio.run(_models_in_use(settings, url))
-    model_changes.check_unused(own_name, in_use)
+    model_removal.check_unused(own_name, in_use)
     if sys.stdin.isatty() and not yes:
         question = f"Delete what memoryd keeps of {own_name} in {settings.models_dir}?"
         typer.confirm(question, abort=True, err=True)
-    removed = model_changes.remove_model(loader, name, in_use=in_use)
+    removed = model_removal.remove_model(loader, name, in_use=in_use)
     if json:
         print_json(removed)
     else:
@@ -239,7 +240,7 @@ def remove(
 
 def _default_model(loader: ModelLoader) -> str | None:
     try:
-        return model_changes.own_name_of(loader, loader.default_model)
+        return model_removal.own_name_of(loader, loader.default_model)
     except ModelNotFoundError:
         return None
 

@@ -6,8 +6,7 @@ free. Bulk has one lane per core with one thread each. Queries have a lane of th
 search never waits behind bulk; a long one uses all cores while no bulk runs. Threads of one batch
 wait for each other at barriers, and so for cores that something else keeps busy.
 
-An input that is longer than a batch gets a lane made for it, which is freed after; one at a time,
-since such a lane takes much memory.
+An input that is longer than a batch gets a lane made for it: see dedicated_lanes.
 """
 
 import asyncio
@@ -24,11 +23,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from memoryd.embeddings.lanes import LaneApart, Lanes, encode_safely
-from memoryd.embeddings.threads import run_to_end
+from memoryd.embeddings.dedicated_lanes import DedicatedLanes
+from memoryd.embeddings.lanes import Lanes, encode_safely
 from memoryd.embeddings.types import Backend, Lane, Pooling, Tokens
 from memoryd.errors import EmbeddingError, MemorydError, OverloadedError, StoppingError
-from memoryd.metrics import Metrics, ModelMetrics, QueueMetrics
+from memoryd.metrics import ModelMetrics, QueueMetrics
 from memoryd.vectors.types import Vectors
 
 # Batches per lane that are cut before a lane is free, so that none waits for the event loop.
@@ -253,22 +252,16 @@ class Batcher:
         self,
         backend: Backend,
         lanes: Lanes,
-        *,
         max_waiting_requests: int,
-        apart: asyncio.Lock | None = None,
-        metrics: ModelMetrics | None = None,
+        dedicated_turn: asyncio.Lock,
+        metrics: ModelMetrics,
     ) -> None:
-        """Start a thread for each lane, in the event loop that it will serve.
-
-        Who makes a lane for one input holds `apart` meanwhile.
-        """
-        metrics = metrics or ModelMetrics(Metrics(), "")
-        self._metrics = metrics.apart
-        self._backend = backend
+        """Start a thread for each lane, in the loop that it will serve; models share the turn."""
+        tuning = lanes.tuning
+        self._pooling = backend.pooling
         self._max_waiting = max_waiting_requests
         self._is_refusing = False
         self._admitted = 0
-        tuning = lanes.tuning
         self._cores = tuning.lanes * tuning.threads
         self._bulk = _Queue(
             lanes.bulk,
@@ -281,10 +274,12 @@ class Batcher:
         self._queries = _Queue(
             [lanes.query], "query", lanes.query.max_tokens, self._query_threads, metrics.query
         )
-        self._apart = apart or asyncio.Lock()
-        self._lanes_apart: set[LaneApart] = set()
-        self._has_none_apart = asyncio.Event()
-        self._has_none_apart.set()
+        self._dedicated = DedicatedLanes(
+            backend, dedicated_turn, self._dedicated_threads, metrics.dedicated
+        )
+
+    def _dedicated_threads(self) -> int:
+        return self._cores if self._bulk.is_idle else 1
 
     def _query_threads(self, tokens: int) -> int:
         return self._cores if tokens >= _WIDE_TOKENS and self._bulk.is_idle else 1
@@ -292,7 +287,11 @@ class Batcher:
     @property
     def waiting(self) -> dict[str, tuple[int, int]]:
         """How many requests wait in each queue, and how many tokens of theirs."""
-        return {"bulk": self._bulk.waiting_load, "query": self._queries.waiting_load}
+        return {
+            "bulk": self._bulk.waiting_load,
+            "query": self._queries.waiting_load,
+            "dedicated": self._dedicated.waiting_load,
+        }
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -321,7 +320,7 @@ class Batcher:
             vectors[row] = vector
         for row, tokens in enumerate(inputs):
             if len(tokens) > longest:
-                [vectors[row]] = await self.embed_apart([tokens], self._backend.pooling, [row])
+                [vectors[row]] = await self.embed_dedicated([tokens], self._pooling, [row])
         return vectors
 
     async def embed_query(self, tokens: Tokens) -> Vectors:
@@ -357,7 +356,7 @@ class Batcher:
             if request in target.waiting:  # the caller went away, or one of its inputs failed
                 target.waiting.remove(request)
 
-    async def embed_apart(
+    async def embed_dedicated(
         self, inputs: Sequence[Tokens], pooling: Pooling, indices: Sequence[int]
     ) -> list[Vectors]:
         """Return the embeddings of `inputs` from a lane that is made for them and freed after.
@@ -366,24 +365,8 @@ class Batcher:
         """
         if not inputs:
             return []
-        async with self._apart:
-            self._check_going_on()
-            lane = LaneApart(self._backend, inputs, pooling, self._count_threads_apart)
-            self._lanes_apart.add(lane)
-            self._has_none_apart.clear()
-            began = time.perf_counter()
-            try:
-                results = await run_to_end(lane.run, cancel=lane.cancel)
-            finally:
-                self._lanes_apart.discard(lane)
-                self._has_none_apart.set()
-        self._check_going_on()
-        taken_s = time.perf_counter() - began
-        self._metrics.count_batch(len(inputs), sum(map(len, inputs)), taken_s)
+        results = await self._dedicated.encode(inputs, pooling)
         return [_checked(result, index) for index, result in zip(indices, results, strict=True)]
-
-    def _count_threads_apart(self) -> int:
-        return self._cores if self._bulk.is_idle else 1
 
     def _check_going_on(self) -> None:
         if self._is_refusing:
@@ -394,11 +377,9 @@ class Batcher:
         self._is_refusing = True
         self._bulk.refuse_waiting()
         self._queries.refuse_waiting()
-        for lane in self._lanes_apart:
-            lane.cancel()
+        self._dedicated.refuse()
 
     async def close(self) -> None:
         """Refuse what waits, end what runs, free the lanes."""
         self.refuse()
-        await asyncio.gather(self._bulk.close(), self._queries.close())
-        await self._has_none_apart.wait()  # what it uses must not be freed before it
+        await asyncio.gather(self._bulk.close(), self._queries.close(), self._dedicated.close())

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Protocol, Self
 
 from memoryd.embeddings.lanes import Lanes, open_lanes
-from memoryd.embeddings.model import LONG_INPUT_BYTES, EmbeddingModel
+from memoryd.embeddings.model import EmbeddingModel
 from memoryd.embeddings.threads import run_to_end
 from memoryd.embeddings.types import Backend, PreparedModel
 from memoryd.errors import OutOfMemoryError, StoppingError, UnavailableError
@@ -24,6 +24,7 @@ from memoryd.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 300.0
+LONG_INPUT_BYTES = 8 << 30
 # How long a load waits for models that are in use to be idle, and a request for a load.
 _ROOM_PATIENCE_S, _LOADING_PATIENCE_S = 30.0, 60.0
 
@@ -118,7 +119,7 @@ class Engine:
         self._slots: dict[str, _Slot] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._loading = asyncio.Lock()
-        self._apart = asyncio.Lock()
+        self._dedicated_turn = asyncio.Lock()
         self._idle = asyncio.Event()
         self._refusal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -152,11 +153,11 @@ class Engine:
             self._arm(slot)
 
     def expire(self, name: str) -> None:
-        """Let a model leave as soon as it is idle, unless a collection works with it.
+        """Let the model whose own name is `name` leave once it is idle.
 
-        Raises ModelNotFoundError.
+        One that a collection works with stays.
         """
-        if slot := self._slots.get(self.resolve(name)):
+        if slot := self._slots.get(name):
             slot.keep_alive_s = 0.0
             self._arm(slot)
 
@@ -253,8 +254,8 @@ class Engine:
                 lanes,
                 max_waiting_requests=self._limits.max_waiting_requests,
                 long_input_bytes=self._limits.long_input_bytes,
-                apart=self._apart,
-                metrics=self.metrics,
+                dedicated_turn=self._dedicated_turn,
+                metrics=self.metrics.of_model(prepared.spec.name),
             )
         logger.info(
             "loaded %s: %d MB, inputs of up to %d tokens",

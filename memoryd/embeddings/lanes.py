@@ -1,9 +1,9 @@
-"""The lanes of one model: some for bulk, one for queries, and those that are made for one input."""
+"""The lanes of one model that stay: some for bulk, and one for queries."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memoryd.embeddings.types import Backend, Lane, Pooling, Tokens, Tuning
+from memoryd.embeddings.types import Backend, Lane, Tokens, Tuning
 from memoryd.vectors.types import Vectors
 
 # What a lane has room for at least, so that only long inputs need one of their own.
@@ -12,7 +12,6 @@ _LANE_TOKENS = 512
 # may give, so fewer there.
 _SEQUENCES, _DECODER_SEQUENCES = 256, 32
 _QUERY_SEQUENCES = 8
-_SMALLEST_LANE_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -61,43 +60,3 @@ def encode_safely(
         if len(inputs) == 1:
             return [error]
     return [encode_safely(lane, [tokens], threads)[0] for tokens in inputs]
-
-
-class LaneApart:
-    """Encode inputs in a lane that is made for them and freed after; runs in one thread."""
-
-    def __init__(
-        self,
-        backend: Backend,
-        inputs: Sequence[Tokens],
-        pooling: Pooling,
-        count_threads: Callable[[], int],
-    ) -> None:
-        """Take what `run` works with; `count_threads` is asked before each input."""
-        self._backend = backend
-        self._inputs = inputs
-        self._pooling = pooling
-        self._count_threads = count_threads
-        self._lane: Lane | None = None
-        self._is_canceled = False
-
-    def run(self) -> list[Vectors | Exception]:
-        """Return what the lane gives for each input, or why it failed."""
-        if self._is_canceled:
-            return []
-        tokens = max(_SMALLEST_LANE_TOKENS, *map(len, self._inputs))
-        lane = self._lane = self._backend.open_lane(tokens, 1, self._pooling)
-        results: list[Vectors | Exception] = []
-        try:
-            for each in self._inputs:
-                if not self._is_canceled:
-                    results += encode_safely(lane, [each], self._count_threads())
-        finally:
-            lane.close()
-        return results
-
-    def cancel(self) -> None:
-        """Let `run` end soon; from any thread."""
-        self._is_canceled = True
-        if self._lane:
-            self._lane.cancel()

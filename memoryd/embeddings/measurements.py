@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+from functools import cache, lru_cache
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,20 +20,32 @@ _MEASUREMENTS = TypeAdapter(dict[str, Trial])
 def fingerprint(path: Path, pooling: Pooling | None, gpu_layers: int) -> str:
     """Return what tells this file, run so on this machine, from any other, and from other builds.
 
-    Of the file both ends are hashed and its size, since some have gigabytes.
+    Raises OSError for a file that can't be read.
     """
-    digest = hashlib.sha256()
+    run = (file_digest(path), _cpu_name(), core_count(), describe_build(), pooling, gpu_layers)
+    return hashlib.sha256(repr(run).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return 64 hexadecimal digits that copies of a file share, hashed once for each version of it.
+
+    They are of its size and both its ends, since some have gigabytes. Raises OSError.
+    """
+    status = path.stat()
+    return _digest_version(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=256)
+def _digest_version(path: Path, _mtime_ns: int, size: int) -> str:
+    digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
         digest.update(file.read(_HASHED_BYTES))
         file.seek(max(0, size - _HASHED_BYTES))
         digest.update(file.read(_HASHED_BYTES))
-    machine = (size, _cpu_name(), core_count(), describe_build(), pooling, gpu_layers)
-    digest.update(repr(machine).encode())
     return digest.hexdigest()
 
 
+@cache
 def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -10,14 +10,17 @@ from memoryd.embeddings.batcher import Batcher
 from memoryd.embeddings.lanes import Lanes
 from memoryd.embeddings.tokenizer import Tokenizer
 from memoryd.embeddings.types import (
+    INPUT,
     Backend,
     Input,
+    InputField,
     ModelSpec,
     Pooling,
     Side,
     Tokens,
     Tuning,
     cut_at,
+    list_field,
 )
 from memoryd.errors import (
     InputTooLongError,
@@ -25,8 +28,8 @@ from memoryd.errors import (
     ModelKindError,
     TooLargeError,
 )
-from memoryd.metrics import Metrics, ModelMetrics
-from memoryd.vectors.similarity import normalize
+from memoryd.metrics import ModelMetrics
+from memoryd.vectors.similarity import EUCLIDEAN, normalize
 from memoryd.vectors.types import Vectors
 
 # A body of 64 MiB can hold 20 million empty strings; their vectors, and their JSON, must fit into
@@ -34,7 +37,7 @@ from memoryd.vectors.types import Vectors
 _MAX_VECTOR_BYTES = 32 << 20
 _MAX_TOKEN_VECTOR_BYTES = 256 << 20
 _TITLE, _NO_TITLE, _INSTRUCTION = "{title}", "none", "{instruction}"
-LONG_INPUT_BYTES = 8 << 30
+_DOCUMENTS = list_field("documents")
 
 
 @dataclass(frozen=True)
@@ -80,36 +83,28 @@ class EmbeddingModel:
         backend: Backend,
         lanes: Lanes,
         *,
-        max_waiting_requests: int = 512,
-        long_input_bytes: int = LONG_INPUT_BYTES,
-        apart: asyncio.Lock | None = None,
-        metrics: Metrics | None = None,
+        max_waiting_requests: int,
+        long_input_bytes: int,
+        dedicated_turn: asyncio.Lock,
+        metrics: ModelMetrics,
     ) -> None:
         """Start the lanes' threads.
 
         An input for which a lane would take more than `long_input_bytes` counts as too long. Who
-        makes such a lane holds `apart` meanwhile, which models can share.
+        makes such a lane holds `dedicated_turn` meanwhile, which models share.
         """
         self.spec = spec
         self.pooling = backend.pooling
         self.dimensions = backend.dimensions
-        self.max_tokens = min(
-            spec.max_tokens or backend.max_tokens,
-            _longest_input(backend, backend.pooling, long_input_bytes),
-        )
-        self._long_input_bytes = long_input_bytes
         self.special_tokens = len(backend.before) + len(backend.after)
+        longest = _longest_input(backend, backend.pooling, long_input_bytes)
+        self.max_tokens = min(spec.max_tokens or backend.max_tokens, longest)
+        self._long_input_bytes = long_input_bytes
         self._backend = backend
         self._lanes = lanes
-        self._metrics = ModelMetrics(metrics or Metrics(), spec.name)
-        self.tokenizer = Tokenizer(spec.name, backend, self._metrics)
-        self._batcher = Batcher(
-            backend,
-            lanes,
-            max_waiting_requests=max_waiting_requests,
-            apart=apart,
-            metrics=self._metrics,
-        )
+        self._metrics = metrics
+        self.tokenizer = Tokenizer(spec.name, backend, metrics)
+        self._batcher = Batcher(backend, lanes, max_waiting_requests, dedicated_turn, metrics)
 
     @property
     def memory_bytes(self) -> int:
@@ -171,24 +166,28 @@ class EmbeddingModel:
         truncate: bool = True,
         side: Side = "right",
         max_tokens: int | None = None,
-        norm: int = 2,
+        norm: int = EUCLIDEAN,
+        field: InputField = INPUT,
     ) -> Embeddings:
         """Embed `inputs`, cut at `max_tokens` (else what the model takes), special tokens kept.
 
         `prefix` is put before each text, what is too long loses tokens on `side`, and `norm` is as
-        in `normalize`. Token ids are taken as they
-        are, nothing is added. Raises InvalidInputError for ids that aren't the model's,
-        InputTooLongError for an input that is too long where `truncate` is False, TooLargeError
-        for too many inputs, OverloadedError where too many requests wait, ModelKindError for a
-        model that gives no such vectors, and what Batcher.embed raises.
+        in `normalize`. Token ids are taken as they are, nothing is added. Errors say where in
+        `field` they are: InvalidInputError for ids that aren't the model's, InputTooLongError for
+        an input that is too long where `truncate` is False, TooLargeError for too many inputs.
+        Raises OverloadedError where too many requests wait, ModelKindError for a model that gives
+        no such vectors, and what Batcher.embed raises.
         """
         self._check_gives_vectors()
-        self._check_count(len(inputs))
+        self._check_count(len(inputs), field)
         with self._batcher.admitted():
             limit = min(max_tokens or self.max_tokens, self.max_tokens)
-            may_end = truncate and side == "right"
-            encoded = await self.tokenizer.encode_all(inputs, prefix, limit if may_end else None)
-            cut, truncated = self._fit(encoded, truncate, limit, side)
+            encoded = await self.tokenizer.encode_all(
+                inputs, prefix, limit if truncate and side == "right" else None, field
+            )
+            if not truncate:
+                self._refuse_too_long(encoded, limit, field)
+            cut, truncated = self._fit(encoded, limit, side)
             vectors = await self._batcher.embed(cut)
         stacked = np.stack(vectors) if vectors else self._no_vectors()
         return Embeddings(normalize(stacked, norm), sum(map(len, cut)), truncated)
@@ -212,6 +211,7 @@ class EmbeddingModel:
         truncate: bool = True,
         side: Side = "right",
         max_tokens: int | None = None,
+        field: InputField = INPUT,
     ) -> TokenEmbeddings:
         """Return a vector for each token of `inputs`, whatever the model's pooling.
 
@@ -219,20 +219,23 @@ class EmbeddingModel:
         """
         if self.pooling == "rank":
             self._check_gives_vectors()
-        self._check_count(len(inputs))
+        self._check_count(len(inputs), field)
         longest = _longest_input(self._backend, "none", self._long_input_bytes)
         limit = min(max_tokens or self.max_tokens, self.max_tokens, longest)
         with self._batcher.admitted():
-            may_end = truncate and side == "right"
-            encoded = await self.tokenizer.encode_all(inputs, prefix, limit if may_end else None)
-            cut, truncated = self._fit(encoded, truncate, limit, side)
+            encoded = await self.tokenizer.encode_all(
+                inputs, prefix, limit if truncate and side == "right" else None, field
+            )
+            if not truncate:
+                self._refuse_too_long(encoded, limit, field)
+            cut, truncated = self._fit(encoded, limit, side)
             count = sum(map(len, cut))
             if 4 * self.dimensions * count > _MAX_TOKEN_VECTOR_BYTES:
-                raise TooLargeError(f"{count} tokens are too many for one request", "input")
+                raise TooLargeError(f"{count} tokens are too many for one request", field.name)
             if self.pooling == "none":
                 vectors = await self._batcher.embed(cut)
             else:
-                vectors = await self._batcher.embed_apart(cut, "none", range(len(cut)))
+                vectors = await self._batcher.embed_dedicated(cut, "none", range(len(cut)))
         return TokenEmbeddings(vectors, count, truncated)
 
     async def rerank(
@@ -242,6 +245,7 @@ class EmbeddingModel:
         *,
         truncate: bool = True,
         side: Side = "right",
+        field: InputField = _DOCUMENTS,
     ) -> Scores:
         """Score how well each of `documents` answers `query`.
 
@@ -251,13 +255,14 @@ class EmbeddingModel:
         """
         if self.pooling != "rank":
             raise ModelKindError(f"{self.spec.name} is no reranker: it gives embeddings")
-        self._check_count(len(documents), "documents")
+        self._check_count(len(documents), field)
         with self._batcher.admitted():
             pairs = await self.tokenizer.join_all(query, documents, self.max_tokens, side)
             truncated = [at for at, (_tokens, cut) in enumerate(pairs) if cut]
             if truncated and not truncate:
                 at = truncated[0]
-                raise self._too_long(f"documents[{at}]", len(pairs[at][0]) + pairs[at][1])
+                count = len(pairs[at][0]) + pairs[at][1]
+                raise _too_long(field.item_name(at), count, self.max_tokens)
             tokens = [pair for pair, _cut in pairs]
             self._metrics.truncated_inputs.inc(len(truncated))
             rows = await self._batcher.embed(tokens)
@@ -265,28 +270,25 @@ class EmbeddingModel:
         count, are_probabilities = sum(map(len, tokens)), self._backend.gives_probabilities
         return Scores(scores, count, len(truncated), are_probabilities)
 
-    def _check_count(self, count: int, param: str = "input") -> None:
+    def _check_count(self, count: int, field: InputField) -> None:
         most = _MAX_VECTOR_BYTES // (4 * self.dimensions)
         if count > most:
             raise TooLargeError(
-                f"{count} inputs are too many for one request: send {most} at most", param
+                f"{count} inputs are too many for one request: send {most} at most", field.name
             )
 
+    def _refuse_too_long(self, encoded: Sequence[Tokens], limit: int, field: InputField) -> None:
+        for at, tokens in enumerate(encoded):
+            if len(tokens) > limit:
+                raise _too_long(field.item_name(at), len(tokens), limit)
+
     def _fit(
-        self, encoded: Sequence[Tokens], truncate: bool, limit: int, side: Side = "right"
+        self, encoded: Sequence[Tokens], limit: int, side: Side = "right"
     ) -> tuple[list[Tokens], int]:
         """Cut inputs that are longer than `limit`, and return how many there were."""
-        too_long = [at for at, tokens in enumerate(encoded) if len(tokens) > limit]
-        if too_long and not truncate:
-            at = too_long[0]
-            raise self._too_long(f"input[{at}]", len(encoded[at]), limit)
-        self._metrics.truncated_inputs.inc(len(too_long))
-        return [self._cut(tokens, limit, side) for tokens in encoded], len(too_long)
-
-    def _too_long(self, name: str, count: int, limit: int | None = None) -> InputTooLongError:
-        return InputTooLongError(
-            f"{name} has {count} tokens, the model takes {limit or self.max_tokens}", name
-        )
+        truncated = sum(len(tokens) > limit for tokens in encoded)
+        self._metrics.truncated_inputs.inc(truncated)
+        return [self._cut(tokens, limit, side) for tokens in encoded], truncated
 
     def _cut(self, tokens: Tokens, limit: int, side: Side) -> Tokens:
         """Return `limit` of `tokens`, the special ones on the side that is cut kept."""
@@ -313,7 +315,7 @@ class EmbeddingModel:
         self._check_gives_vectors()
         asked = self.prefix("query", instruction) + text
         tokens = await self.tokenizer.encode_query(asked, self.max_tokens)
-        [cut], _truncated = self._fit([tokens], True, self.max_tokens)
+        [cut], _truncated = self._fit([tokens], self.max_tokens)
         vector = await self._batcher.embed_query(cut)
         return normalize(vector[None])
 
@@ -326,6 +328,10 @@ class EmbeddingModel:
         await self.tokenizer.close()
         await self._batcher.close()
         self._backend.close()
+
+
+def _too_long(name: str, count: int, limit: int) -> InputTooLongError:
+    return InputTooLongError(f"{name} has {count} tokens, the model takes {limit}", name)
 
 
 def _kept(special: Tokens, found: Tokens, limit: int) -> Tokens:

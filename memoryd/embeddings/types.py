@@ -15,6 +15,28 @@ Tokens = npt.NDArray[np.int32]
 Input = str | Sequence[int] | Sequence[int | str]
 """A text, the ids of its tokens, or a mix of both that makes one input."""
 
+
+@dataclass(frozen=True)
+class InputField:
+    """Name the field of a request that holds inputs, and each of them, for messages."""
+
+    name: str
+    item_name: Callable[[int], str]
+    """What to call the input at an index."""
+
+
+def list_field(name: str) -> InputField:
+    """Return a field that holds a list of inputs."""
+    return InputField(name, lambda index: f"{name}[{index}]")
+
+
+def single_field(name: str) -> InputField:
+    """Return a field that holds one input."""
+    return InputField(name, lambda _index: name)
+
+
+INPUT = list_field("input")
+
 Side = Literal["left", "right"]
 """Where an input that is too long loses tokens."""
 

@@ -1,8 +1,9 @@
 """A model's tokenizer: text → tokens, with the special ones where the model wants them."""
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from unicodedata import normalize
 
 import llama_cpp.llama_cpp as llama
@@ -12,6 +13,7 @@ from memoryd.embeddings.types import Side, Tokens, cut_at
 from memoryd.errors import ModelFileError
 
 _PIECE_CHARS = 8192
+_REMEMBERED_TEXTS = 4
 _TOKEN_BYTES = 64  # enough for most
 _NO_TOKENS: Tokens = np.empty(0, dtype=np.int32)
 _QUERY, _DOCUMENT = "{query}", "{document}"
@@ -37,6 +39,8 @@ class Vocabulary:
         # A beginning token, if the model adds one, comes first; all others end the input.
         beginning = int(llama.llama_vocab_get_add_bos(self._vocab) and len(specials) > 0)
         self.before, self.after = specials[:beginning], specials[beginning:]
+        # For a query that is put before thousands of documents.
+        self.tokenize_again: Callable[[str], Tokens] = lru_cache(_REMEMBERED_TEXTS)(self.tokenize)
 
     def tokenize(
         self, text: str, max_tokens: int | None = None, *, parse_special: bool = False
@@ -191,13 +195,14 @@ def join_pair(
     The document is cut on that side; a long query, on the same, leaves half of the room to it.
     """
     room = max(0, max_tokens - len(template.head) - len(template.tail))
-    middle = template.middle
-    if isinstance(middle, str):
+    first, middle = vocabulary.tokenize_again(template.lead + query), template.middle
+    if isinstance(middle, str) and len(first) <= room:
         body = vocabulary.tokenize(template.lead + query + middle + document)
         if len(body) <= room:
             return np.concatenate((template.head, body, template.tail)), 0
-        middle = vocabulary.tokenize(middle)
-    first, second = vocabulary.tokenize(template.lead + query), vocabulary.tokenize(document)
+    if isinstance(middle, str):
+        middle = vocabulary.tokenize_again(middle)
+    second = vocabulary.tokenize(document)
     whole = len(first) + len(middle) + len(second)
     first = cut_at(first, room - len(middle) - min(len(second), room // 2), side)
     second = cut_at(second, room - len(middle) - len(first), side)

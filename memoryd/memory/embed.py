@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from memoryd.embeddings.model import EmbeddingModel, Embeddings
-from memoryd.embeddings.types import Input, Side
+from memoryd.embeddings.types import INPUT, Input, InputField, Side
 from memoryd.errors import InvalidInputError, TooLargeError
 from memoryd.memory.state import Memory
-from memoryd.vectors.similarity import normalize, pad
+from memoryd.vectors.similarity import EUCLIDEAN, NOT_NORMALIZED, normalize, pad
 
 MAX_PADDED_DIMENSIONS = 4096
 MAX_PADDED_NUMBERS = 8 << 20
-_NOT_NORMALIZED = -1
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,10 @@ class EmbedOptions:
     """Put the model's prefix of a "query" or a "document" before each text."""
     instruction: str | None = None
     """What queries are for, put into their prefix."""
-    norm: int = 2
+    norm: int = EUCLIDEAN
     """As in `normalize`."""
+    field: InputField = INPUT
+    """Where the inputs stand in the request."""
 
 
 _PLAIN = EmbedOptions()
@@ -58,7 +59,8 @@ async def embed(
     width = min(options.dimensions or model.dimensions, MAX_PADDED_DIMENSIONS)
     if memory.settings.pad_dimensions and width * len(inputs) > MAX_PADDED_NUMBERS:
         raise TooLargeError(
-            f"{len(inputs)} vectors of {width} dimensions are too many for one request", "input"
+            f"{len(inputs)} vectors of {width} dimensions are too many for one request",
+            options.field.name,
         )
     embeddings = await model.embed(
         inputs,
@@ -66,7 +68,8 @@ async def embed(
         truncate=options.truncate,
         side=options.side,
         max_tokens=options.max_tokens,
-        norm=options.norm if options.dimensions is None else _NOT_NORMALIZED,
+        norm=options.norm if options.dimensions is None else NOT_NORMALIZED,
+        field=options.field,
     )
     if options.dimensions is None:
         return embeddings

@@ -21,6 +21,7 @@ from memoryd.errors import (
     NotFoundError,
     UnauthorizedError,
 )
+from memoryd.memory.background import BackgroundTasks
 from memoryd.memory.lookups import Lookups
 from memoryd.storage import keys as storage
 from memoryd.storage.collections import find_collection
@@ -34,6 +35,7 @@ _SECRET_BYTES = 24
 # For so long a key that was known works while the database is away.
 _LASTING_S = 300.0
 _USE_IS_NOTED_EVERY = timedelta(minutes=10)
+_CLOSE_PATIENCE_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Keyring:
         self._keys = Lookups(partial(storage.find_key, database), _LASTING_S)
         # That there are keys, or none, holds as long as the database is away: nobody changes it.
         self._any = Lookups(lambda _number: self.exist(), math.inf)
-        self._writes: set[asyncio.Task[None]] = set()
+        self._writes = BackgroundTasks()
 
     async def are_wanted(self) -> bool:
         """Say whether requests need a key.
@@ -91,6 +93,17 @@ class Keyring:
         """Say whether there are keys in the database now."""
         async with self._database.connection() as connection:
             return await storage.any_key(connection)
+
+    async def lack_admin(self) -> bool:
+        """Say whether there are keys and nobody who could make or revoke one.
+
+        So it is once the key of the settings, beside which any key may come first, is taken away.
+        """
+        if self._settings.api_key:
+            return False
+        async with self._database.connection() as connection:
+            has_admin = await storage.any_lasting_admin(connection)
+            return not has_admin and await storage.any_key(connection)
 
     async def grant(self, given: str) -> Grant:
         """Return what the key that a client sent opens, "" for none.
@@ -133,9 +146,7 @@ class Keyring:
         if key.last_used_at and now - key.last_used_at < _USE_IS_NOTED_EVERY:
             return
         self._keys.change(key.number, replace(key, last_used_at=now))
-        writing = asyncio.create_task(self._write_use(key.number))  # no request waits for it
-        self._writes.add(writing)
-        writing.add_done_callback(self._writes.discard)
+        self._writes.start(self._write_use(key.number))
 
     async def _write_use(self, number: int) -> None:
         with suppress(MemorydError):
@@ -167,14 +178,18 @@ class Keyring:
                 collection_numbers=numbers,
                 expires_at=expires_at,
             )
-            if not self._settings.api_key and not await storage.any_lasting_admin(connection):
-                raise InvalidInputError(
-                    "the first API key must have the scope admin and no expires_at: from then on "
-                    "keys are wanted, and without it nobody could make another",
-                    "scopes",
-                )
+            await self._check_first(connection)
         self._forget()
         return key, f"mk_{key.id}_{secret}"
+
+    async def _check_first(self, connection: Connection) -> None:
+        """Raise InvalidInputError where a key would be the first and nobody's who makes others."""
+        if not self._settings.api_key and not await storage.any_lasting_admin(connection):
+            raise InvalidInputError(
+                "the first API key must have the scope admin and no expires_at: from then on "
+                "keys are wanted, and without it nobody could make another",
+                "scopes",
+            )
 
     async def _numbers(self, names: Sequence[str]) -> list[int]:
         return sorted({(await find_collection(self._database, name)).number for name in names})
@@ -214,6 +229,12 @@ class Keyring:
     def _forget(self) -> None:
         self._keys.forget()
         self._any.forget()
+
+    async def close(self) -> None:
+        """End what it still asks of the database and writes to it."""
+        await asyncio.gather(
+            self._keys.close(), self._any.close(), self._writes.cancel(_CLOSE_PATIENCE_S)
+        )
 
 
 def _check(

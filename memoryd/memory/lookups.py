@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from memoryd.errors import DatabaseUnavailableError, UnavailableError
+from memoryd.errors import DatabaseUnavailableError, StoppingError, UnavailableError
+from memoryd.memory.background import BackgroundTasks
 
 # For so long what another memoryd has changed in this database still holds here.
 _FRESH_S = 2.0
 # Then the database counts as away.
 _PATIENCE_S = 1.0
+_CLOSE_PATIENCE_S = 0.2
 _MOST_ANSWERS = 1_024
 
 T = TypeVar("T")
@@ -28,8 +30,8 @@ class _Answer(Generic[T]):
 class Lookups(Generic[T]):
     """Answer by number what the database says.
 
-    Those who ask the same at once share one query. It is never canceled, since a connection whose
-    query is canceled waits for a database that hangs.
+    Those who ask the same at once share one query. It is not canceled before the end, since a
+    connection whose query is canceled waits for a database that hangs.
     """
 
     def __init__(self, read: Callable[[int], Coroutine[Any, Any, T]], lasting_s: float) -> None:
@@ -37,15 +39,21 @@ class Lookups(Generic[T]):
         self._read = read
         self._lasting_s = lasting_s
         self._answers: dict[int, _Answer[T]] = {}
-        self._queries: dict[int, asyncio.Task[T]] = {}
+        self._queries: dict[int, asyncio.Task[T]] = {}  # that others may join
+        self._background = BackgroundTasks()
 
     async def get(self, number: int) -> T:
-        """Return the answer; raise DatabaseUnavailableError where there is none to be had."""
+        """Return the answer; raise DatabaseUnavailableError where none is to be had.
+
+        At the end of memoryd: StoppingError.
+        """
         known = self._answers.get(number)
         if known and time.monotonic() - known.tried_at < _FRESH_S:
             return known.value
         query = self._queries.get(number) or self._begin(number)
         await asyncio.wait({query}, timeout=_PATIENCE_S)
+        if query.cancelled():
+            raise StoppingError()
         error = query.exception() if query.done() else DatabaseUnavailableError("no answer in time")
         if error is None:
             return query.result()
@@ -54,7 +62,7 @@ class Lookups(Generic[T]):
         return self._stand_in(number, error)
 
     def _begin(self, number: int) -> asyncio.Task[T]:
-        query = self._queries[number] = asyncio.create_task(self._read(number))
+        query = self._queries[number] = self._background.start(self._read(number))
         query.add_done_callback(partial(self._end, number, time.monotonic()))
         return query
 
@@ -88,3 +96,7 @@ class Lookups(Generic[T]):
         """Ask the database anew from now on."""
         self._answers.clear()
         self._queries.clear()
+
+    async def close(self) -> None:
+        """End what still asks, also what was forgotten meanwhile; the database closes next."""
+        await self._background.cancel(_CLOSE_PATIENCE_S)

@@ -3,7 +3,7 @@
 import logging
 
 from memoryd.errors import ModelFileError, ModelNotFoundError, SetupError
-from memoryd.memory.model_listing import find_trial, suggest_names
+from memoryd.memory.model_listing import suggest_names
 from memoryd.memory.models import ModelLoader
 from memoryd.models.catalog import find_entry
 from memoryd.models.gallery import GalleryEntry, canonical, is_name
@@ -58,5 +58,5 @@ def _warn_of_width(loader: ModelLoader, alias: str, entry: GalleryEntry) -> None
 def _dimensions(loader: ModelLoader, entry: GalleryEntry) -> int | None:
     """Return how wide a model's vectors are: by its file where that has been tried."""
     file = loader.find(entry.name)
-    trial = find_trial(loader, file) if file else None
+    trial = loader.find_trial(file) if file else None
     return trial.facts.dimensions if trial else entry.dimensions

@@ -1,7 +1,7 @@
-"""Bring models here, and remove them."""
+"""Bring models here."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -9,9 +9,9 @@ from typing import TypeVar, get_args
 from memoryd.embeddings.library import fastest_weight_type
 from memoryd.embeddings.trial import Trial, try_model
 from memoryd.errors import ConflictError, InvalidInputError, ModelFileError, ModelNotFoundError
-from memoryd.memory.model_listing import ModelSummary, find_trial, summarize
+from memoryd.memory.model_listing import ModelSummary, summarize
 from memoryd.memory.models import ModelLoader, kind_of
-from memoryd.memory.state import Memory
+from memoryd.memory.stored_models import read_stored_model
 from memoryd.models import cl100k, imports
 from memoryd.models.acquisition import Check
 from memoryd.models.catalog import find_entry
@@ -31,7 +31,6 @@ from memoryd.models.sources import (
 )
 from memoryd.models.store import ModelFile
 from memoryd.models.weights import WEIGHT_TYPES, WeightType
-from memoryd.storage.collections import list_models as list_models_of_collections
 
 Choice = TypeVar("Choice", bound=str)
 _POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
@@ -42,14 +41,6 @@ class BroughtModel(ModelSummary):
     """Say what a model that was asked for is, and whether it was here before."""
 
     was_here: bool
-
-
-@dataclass(frozen=True)
-class RemovedModel:
-    """Say which files of a model were deleted."""
-
-    name: str
-    files: list[Path]
 
 
 @dataclass(frozen=True)
@@ -179,10 +170,11 @@ async def _try(
     loader: ModelLoader, file: ModelFile, progress: Progress, *, was_here: bool
 ) -> BroughtModel:
     """Run a model for the first time, so that its first use needn't wait for it."""
-    if await asyncio.to_thread(find_trial, loader, file) is None:
+    if await asyncio.to_thread(loader.find_trial, file) is None:
         progress(f"trying {file.entry.name} on this machine", 0, None)
-    trial = await loader.trial(file)
-    summary = await asyncio.to_thread(summarize, loader, file.entry, file, trial)
+    await loader.trial(file)
+    stored = await asyncio.to_thread(read_stored_model, loader, file.entry)
+    summary = await asyncio.to_thread(summarize, loader, file.entry, stored)
     return BroughtModel(**vars(summary), was_here=was_here)
 
 
@@ -198,14 +190,15 @@ async def import_model(
     """Bring a model from any source under a name, try it, and write down what is said of it.
 
     Raises InvalidInputError for a source, name or description that can't be one, ConflictError for
-    a name that is taken, ModelNotFoundError, and ModelFileError. Where it raises, nothing but what
-    was downloaded stays.
+    a name that is taken or a setting, ModelNotFoundError, and ModelFileError. Where it raises,
+    nothing but what was downloaded stays.
     """
     described = described or Described()
     parsed = parse_source(source)
     _check_description(parsed, name, described)
     if isinstance(parsed, GallerySource) and name is None:
         return await pull_model(loader, source, weight_type=weight_type, progress=progress)
+    loader.refuse_alias(name or default_name(parsed))
     if weight_type:
         await asyncio.to_thread(_check_choice, parsed)
     trials: list[Trial] = []
@@ -285,90 +278,3 @@ async def _try_imported(loader: ModelLoader, name: str, progress: Progress) -> B
     except ModelFileError:
         await asyncio.to_thread(imports.remove_model, name, loader.models_dir)
         raise
-
-
-def remove_model(loader: ModelLoader, name: str, *, in_use: Collection[str] = ()) -> RemovedModel:
-    """Delete the files that memoryd has made for a model; a file used in place stays.
-
-    `in_use` are the models that collections work with. Raises ModelNotFoundError, ConflictError for
-    one of those, one that is being fetched or an alias that the user has given, and ModelFileError
-    where there is nothing of memoryd's.
-    """
-    _refuse_alias(loader, name)
-    own_name = own_name_of(loader, name)
-    check_unused(own_name, in_use)
-    return RemovedModel(own_name, imports.remove_model(own_name, loader.models_dir))
-
-
-def own_name_of(loader: ModelLoader, name: str) -> str:
-    """Return the one name of a model, or `name` itself of one that is described wrongly.
-
-    Raises ModelNotFoundError.
-    """
-    try:
-        return loader.resolve(name)
-    except ModelFileError:
-        return name
-
-
-def check_unused(own_name: str, in_use: Collection[str]) -> None:
-    """Raise ConflictError where a model is one that collections work with."""
-    if own_name in in_use:
-        raise ConflictError(
-            f"a collection works with {own_name}: delete the collection first, or store its "
-            "documents in one with another model",
-            "model",
-        )
-
-
-async def remove_served_model(memory: Memory, loader: ModelLoader, name: str) -> RemovedModel:
-    """Delete the files of a model that a running memoryd may have loaded, which lets it go.
-
-    Raises ModelNotFoundError where it isn't here, and ConflictError for one that collections work
-    with, that is used in place, or whose name is a setting.
-    """
-    _refuse_alias(loader, name)
-    own_name = own_name_of(loader, name)
-    check_unused(own_name, await list_models_of_collections(memory.database))
-    if own_name == memory.engine.resolve(memory.settings.model):
-        raise ConflictError(
-            f"{own_name} is the model of new collections: start memoryd with another one first, by "
-            "--model or MEMORYD_MODEL",
-            "model",
-        )
-    if not await asyncio.to_thread(_is_described_or_here, loader, own_name):
-        raise ModelNotFoundError(name)
-    memory.engine.expire(own_name)
-    try:
-        return await asyncio.to_thread(remove_model, loader, own_name)
-    except ModelFileError as error:
-        raise ConflictError(error.message, "model") from error
-
-
-def _refuse_alias(loader: ModelLoader, name: str) -> None:
-    """Raise ConflictError for a name that nothing but the settings can give or take."""
-    if model := loader.aliases.get(canonical(name)):
-        raise ConflictError(
-            f"{name} is another name of {model} by the setting alias: change it there", "model"
-        )
-
-
-def _is_described_or_here(loader: ModelLoader, own_name: str) -> bool:
-    try:
-        entry = find_entry(own_name, loader.models_dir)
-        return entry.origin is not None or loader.find(own_name) is not None
-    except ModelFileError:
-        return True
-
-
-async def copy_model(loader: ModelLoader, source: str, name: str) -> None:
-    """Give a model that is here a second name, under which it stays where the first is removed.
-
-    Raises ModelNotFoundError for one that isn't here, InvalidInputError for a name that can't be
-    one, ConflictError for one that is taken, and ModelFileError.
-    """
-    _refuse_alias(loader, name)
-    file = await asyncio.to_thread(loader.find, loader.resolve(source))
-    if file is None:
-        raise ModelNotFoundError(source)
-    await asyncio.to_thread(imports.copy_model, file, name, loader.models_dir)

@@ -1,54 +1,30 @@
 """The gallery as something to choose from: what can be installed, and its installation."""
 
-from dataclasses import dataclass
-
 from memoryd.memory.model_changes import import_model, parse_pullable, pull_model
 from memoryd.memory.model_jobs import ModelJob
-from memoryd.memory.model_listing import list_models
+from memoryd.memory.model_listing import ModelSummary, list_models
 from memoryd.memory.models import ModelLoader
 from memoryd.memory.state import Memory
-from memoryd.models.catalog import find_entry
-from memoryd.models.gallery import GalleryEntry, Kind, canonical
+from memoryd.models.gallery import canonical
 from memoryd.models.sources import GallerySource, check_name
 
 
-@dataclass(frozen=True)
-class GalleryModel:
-    """Be a model that can be had by name."""
-
-    name: str
-    entry: GalleryEntry
-    kind: Kind | None
-    context_tokens: int | None
-    is_here: bool
-
-
-async def list_gallery(loader: ModelLoader) -> list[GalleryModel]:
-    """Return the models that can be used or fetched, by their own names.
+async def list_gallery(loader: ModelLoader) -> list[ModelSummary]:
+    """Return the models that can be used or fetched.
 
     Raises ModelFileError where the models directory can't be read.
     """
-    return [
-        GalleryModel(
-            model.name,
-            find_entry(model.name, loader.models_dir),
-            model.kind,
-            model.context_tokens,
-            model.is_here,
-        )
-        for model in await list_models(loader)
-        if not model.fault
-    ]
+    return [model for model in await list_models(loader) if not model.fault]
 
 
-def install(memory: Memory, loader: ModelLoader, source: str, name: str | None = None) -> ModelJob:
+def install(memory: Memory, source: str, name: str | None = None) -> ModelJob:
     """Let a model of the gallery or the hub be fetched and tried, to be called `name` if given.
 
     What can be told without the network is told at once: raises InvalidInputError for other sources
-    and for what can't be a name, ModelNotFoundError for a name that the gallery doesn't have, and
-    OverloadedError.
+    and for what can't be a name, ModelNotFoundError for a name that the gallery doesn't have,
+    ConflictError for one that is a setting, and OverloadedError.
     """
-    parsed = parse_pullable(source)
+    loader, parsed = memory.loader, parse_pullable(source)
     if isinstance(parsed, GallerySource):
         loader.resolve(parsed.name)
     if name is None or canonical(name) == canonical(source):
@@ -56,6 +32,7 @@ def install(memory: Memory, loader: ModelLoader, source: str, name: str | None =
             source, lambda tell: pull_model(loader, source, progress=tell)
         )
     checked = check_name(name)
+    loader.refuse_alias(checked)
     return memory.model_jobs.start(
         checked, lambda tell: import_model(loader, source, name=checked, progress=tell)
     )

@@ -119,6 +119,9 @@ class ModelJobs:
 async def _run(job: ModelJob, work: Work) -> None:
     try:
         await work(job.tell)
+    except asyncio.CancelledError:
+        job.end("stopped")
+        raise
     except MemorydError as error:
         job.end(error.message)
     except Exception:  # who asks for the job is told, and others go on

@@ -15,19 +15,21 @@ from memoryd.embeddings.measurements import find_measurement, fingerprint, keep_
 from memoryd.embeddings.trial import Extent, ModelFacts, Trial, try_model
 from memoryd.embeddings.tuning import default_tuning
 from memoryd.embeddings.types import ModelSpec, PreparedModel
-from memoryd.errors import ModelFileError, ModelNotFoundError
+from memoryd.errors import ConflictError, ModelFileError, ModelNotFoundError, SetupError
 from memoryd.models.catalog import OPENAI_NAMES, find_entry
 from memoryd.models.downloads import Progress
 from memoryd.models.gallery import GalleryEntry, Kind, canonical
+from memoryd.models.gguf_header import GgufHeader
 from memoryd.models.locks import locked
 from memoryd.models.model_files import check_against_file
-from memoryd.models.store import ModelFile, ensure_model, find_model
+from memoryd.models.store import ModelFile, ensure_model, find_file
 from memoryd.models.weights import WeightType
 
 logger = logging.getLogger(__name__)
 
 _PROGRESS_STEP_BYTES = 10 << 20
 _LOCK = ".lock-measuring"
+_RANK = 4  # llama_pooling_type of llama.h
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,17 @@ class ModelLoader:
 
     @classmethod
     def of(cls, settings: Settings) -> "ModelLoader":
-        """Return the loader that `settings` ask for."""
+        """Return the loader that `settings` ask for.
+
+        Raises SetupError for an alias that stands there twice, in whatever spelling.
+        """
         return cls(
             models_dir=settings.models_dir,
             default_model=settings.model,
             gpu_layers=settings.gpu_layers,
             is_measuring=settings.measure_models,
             fetches_gallery=settings.auto_pull,
-            aliases={canonical(name): model for name, model in settings.alias.items()},
+            aliases=_by_canonical_name(settings.alias),
         )
 
     def resolve(self, name: str) -> str:
@@ -67,12 +72,20 @@ class ModelLoader:
         try:
             return self._entry(name).name
         except ModelNotFoundError:
-            if name.strip().lower() not in OPENAI_NAMES:
+            is_alias = canonical(name) in self.aliases
+            if is_alias or canonical(name) not in OPENAI_NAMES:
                 raise
         return self._entry(self.default_model).name
 
     def _entry(self, name: str) -> GalleryEntry:
         return find_entry(self.aliases.get(canonical(name), name), self.models_dir)
+
+    def refuse_alias(self, name: str) -> None:
+        """Raise ConflictError for a name that nothing but the settings can give or take."""
+        if model := self.aliases.get(canonical(name)):
+            raise ConflictError(
+                f"{name} is another name of {model} by the setting alias: change it there", "model"
+            )
 
     async def prepare(self, name: str) -> PreparedModel:
         """Fetch, try and measure the model as far as that wasn't done before.
@@ -102,11 +115,18 @@ class ModelLoader:
         return self.fetches_gallery or is_default or entry.origin is not None
 
     def find(self, name: str, weight_type: WeightType | None = None) -> ModelFile | None:
-        """Return the model's file if it is here: that of `weight_type` first, else the fastest.
+        """Return the file of the model whose own name is `name`, if it is here.
 
-        Raises ModelNotFoundError and ModelFileError.
+        That of `weight_type` comes first, else that of the fastest. Raises ModelNotFoundError and
+        ModelFileError.
         """
-        return find_model(name, self.models_dir, weight_type or fastest_weight_type())
+        return self.find_file(find_entry(name, self.models_dir), weight_type)
+
+    def find_file(
+        self, entry: GalleryEntry, weight_type: WeightType | None = None
+    ) -> ModelFile | None:
+        """Return the file of the model that `entry` describes, as `find` does."""
+        return find_file(entry, self.models_dir, weight_type or fastest_weight_type())
 
     async def ensure(
         self,
@@ -132,11 +152,11 @@ class ModelLoader:
 
         Raises ModelFileError for a file that is broken.
         """
-        key = await asyncio.to_thread(self.fingerprint, file)
+        key = await asyncio.to_thread(self._fingerprint, file)
         if known := self._known(key):
             return known
         if not os.access(self.models_dir, os.W_OK):  # nothing can be kept: tried at each start
-            return await self._try(file, key, "run")
+            return self._trials.get(key) or await self._try(file, key, "run")
         async with self._measuring():
             extent: Extent = "measure" if self.is_measuring else "run"
             return self._known(key) or await self._try(file, key, extent)
@@ -146,7 +166,7 @@ class ModelLoader:
 
         Raises ModelFileError where it is broken, or the models directory can't be written.
         """
-        key = await asyncio.to_thread(self.fingerprint, file)
+        key = await asyncio.to_thread(self._fingerprint, file)
         if not os.access(self.models_dir, os.W_OK):
             raise ModelFileError(f"{self.models_dir} can't be written: no measurement can be kept")
         async with self._measuring():
@@ -161,7 +181,14 @@ class ModelLoader:
         except OSError as error:
             raise ModelFileError(f"{self.models_dir / _LOCK} can't be used: {error}") from error
 
-    def fingerprint(self, file: ModelFile) -> str:
+    def find_trial(self, file: ModelFile) -> Trial | None:
+        """Return what is known of a file from running it on this machine, if it was.
+
+        Raises ModelFileError for a file that can't be read.
+        """
+        return self._kept(self._fingerprint(file))
+
+    def _fingerprint(self, file: ModelFile) -> str:
         """Return under what the file's measurement is kept; raise ModelFileError if unreadable."""
         pooling = spec_of(file.entry).pooling
         try:
@@ -170,8 +197,11 @@ class ModelLoader:
             raise ModelFileError(f"{file.path} can't be read: {error.strerror}") from error
 
     def _known(self, key: str) -> Trial | None:
-        known = find_measurement(self.models_dir, key) or self._trials.get(key)
+        known = self._kept(key)
         return known if known and (known.table or not self.is_measuring) else None
+
+    def _kept(self, key: str) -> Trial | None:
+        return find_measurement(self.models_dir, key) or self._trials.get(key)
 
     async def _try(self, file: ModelFile, key: str, extent: Extent) -> Trial:
         logger.info("trying %s on this machine, this time only", file.path.name)
@@ -200,11 +230,28 @@ class _DownloadLog:
             logger.info("%s: %d%s MB", step, done_bytes >> 20, total)
 
 
-def kind_of(entry: GalleryEntry, facts: ModelFacts | None) -> Kind:
-    """Return what a model is for, by its file where that has been tried."""
-    if facts is None:
-        return entry.kind
-    return "reranker" if facts.is_reranker else "embedding"
+def _by_canonical_name(given: Mapping[str, str]) -> dict[str, str]:
+    spellings: dict[str, str] = {}
+    for name in given:
+        other = spellings.setdefault(canonical(name), name)
+        if other != name:
+            raise SetupError(
+                f"alias {name}={given[name]}: {other}={given[other]} gives the same name: capitals "
+                "and :latest don't count"
+            )
+    return {canonical(name): model for name, model in given.items()}
+
+
+def kind_of(
+    entry: GalleryEntry, facts: ModelFacts | None, header: GgufHeader | None = None
+) -> Kind:
+    """Return what a model is for: what running it has shown, else what it says of itself."""
+    if facts:
+        return "reranker" if facts.is_reranker else "embedding"
+    is_users_word = spec_of(entry).pooling is not None
+    if header and not is_users_word and header.own("pooling_type") == _RANK:
+        return "reranker"
+    return entry.kind
 
 
 def spec_of(entry: GalleryEntry) -> ModelSpec:

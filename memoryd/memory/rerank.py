@@ -1,9 +1,11 @@
-"""Which model scores documents where the request doesn't say."""
+"""Which model scores documents where the request doesn't say, and which of them are best."""
+
+import numpy as np
 
 from memoryd.errors import MissingFieldError, ModelKindError
-from memoryd.memory.models import ModelLoader
 from memoryd.memory.state import Memory
-from memoryd.memory.stored_models import list_stored_models
+from memoryd.memory.stored_models import list_by_name
+from memoryd.vectors.types import Vectors
 
 
 async def choose_reranker(memory: Memory, name: str | None) -> str:
@@ -13,8 +15,10 @@ async def choose_reranker(memory: Memory, name: str | None) -> str:
     """
     if name:
         return name
-    here = await list_stored_models(ModelLoader.of(memory.settings))
-    rerankers = sorted({model.entry.name for model in here if model.kind == "reranker"})
+    here = await list_by_name(memory.loader)
+    # Each once, by the first of its names: its own may be an alias of another model.
+    named = {model.entry.name: name for name, model in reversed(here) if model.kind == "reranker"}
+    rerankers = sorted(named.values())
     if not rerankers:
         raise ModelKindError(
             "there is no reranker here: fetch one with `memoryd models pull`, or put its GGUF into "
@@ -23,3 +27,9 @@ async def choose_reranker(memory: Memory, name: str | None) -> str:
     if len(rerankers) > 1:
         raise MissingFieldError(f"model is required: one of {', '.join(rerankers)}", "model")
     return rerankers[0]
+
+
+def ranking(scores: Vectors, top_n: int | None) -> list[int]:
+    """Return the indexes of the best of `scores` (n,), the first of equals first; None: of all."""
+    best: list[int] = np.argsort(-scores, kind="stable")[:top_n].tolist()
+    return best

@@ -1,6 +1,7 @@
 """Find chunks by meaning, grouped by document."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memoryd.documents.types import Collection, Document, StoredChunk
@@ -92,6 +93,29 @@ async def search(memory: Memory, collection: Collection, query: Query) -> Result
         results = await _fetch(scope, groups[query.offset : end])
     took_ms = (time.perf_counter() - started) * 1000
     return Results(results, end if len(groups) > end else None, took_ms)
+
+
+async def search_chunks(
+    memory: Memory,
+    collection: Collection,
+    texts: Sequence[str],
+    *,
+    limit: int,
+    score_threshold: float | None = None,
+) -> list[Result]:
+    """Return up to `limit` chunks that are nearest to any of `texts`, nearest first.
+
+    Each is a result of its own, and stands where the text that it is nearest to puts it: cosines of
+    one model can be compared. Raises what `search` raises.
+    """
+    best: dict[str, Result] = {}
+    for text in texts:
+        query = Query(text=text, limit=limit, score_threshold=score_threshold, group_size=None)
+        for result in (await search(memory, collection, query)).results:
+            chunk_id = result.chunks[0].chunk.id
+            if chunk_id not in best or result.score > best[chunk_id].score:
+                best[chunk_id] = result
+    return sorted(best.values(), key=lambda result: -result.score)[:limit]
 
 
 async def _query_vector(memory: Memory, collection: Collection, query: Query) -> Vector:

@@ -12,7 +12,10 @@ from memoryd.config import Settings
 from memoryd.documents.types import Collection
 from memoryd.embeddings.engine import Engine
 from memoryd.errors import OverloadedError, StoppingError
+from memoryd.memory.background import BackgroundTasks
+from memoryd.memory.keys import Keyring
 from memoryd.memory.model_jobs import ModelJobs
+from memoryd.memory.models import ModelLoader
 from memoryd.storage.database import Database
 
 # Enough documents under way to keep the engine busy while others are written.
@@ -30,6 +33,7 @@ class Memory:
     settings: Settings
     database: Database
     engine: Engine
+    loader: ModelLoader
     is_stopping: bool = False
     ingest_slots: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(_DOCUMENTS_UNDER_WAY)
@@ -42,9 +46,13 @@ class Memory:
         default_factory=WeakValueDictionary
     )
     model_jobs: ModelJobs = field(default_factory=ModelJobs)
-    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    keys: Keyring = field(init=False)
+    _background: BackgroundTasks = field(default_factory=BackgroundTasks)
     _held_requests: int = 0
     _held_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.keys = Keyring(self.settings, self.database)
 
     def document_lock(self, collection: Collection, external_id: str) -> asyncio.Lock:
         """Return the lock under which writes to one document happen in order of acceptance."""
@@ -75,10 +83,7 @@ class Memory:
 
     async def run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what `work` returns; it goes on where the caller is canceled."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        return await asyncio.shield(self._background.start(work))
 
     async def stop(self) -> None:
         """End what still runs: transactions that are open are rolled back.
@@ -86,9 +91,7 @@ class Memory:
         Afterwards no thread of ingest uses a model, so that models can be freed.
         """
         self.is_stopping = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, self.model_jobs.stop(), return_exceptions=True)
+        await asyncio.gather(self._background.cancel(), self.model_jobs.stop(), self.keys.close())
         await asyncio.to_thread(self.chunking_threads.shutdown, cancel_futures=True)
 
     def check_going_on(self) -> None:

@@ -1,30 +1,26 @@
 """The models that are here, as their files tell of them: nothing is loaded or tried for that."""
 
 import asyncio
-import hashlib
-import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
+from memoryd.embeddings.measurements import file_digest
 from memoryd.embeddings.trial import ModelFacts
 from memoryd.errors import ModelFileError, ModelNotFoundError
-from memoryd.memory.model_listing import find_trial
 from memoryd.memory.models import ModelLoader, kind_of, spec_of
-from memoryd.models.catalog import find_entry, list_entries
+from memoryd.models.catalog import OPENAI_NAMES, find_entry, list_reachable
 from memoryd.models.gallery import GalleryEntry, Kind, canonical
 from memoryd.models.gguf_header import GgufHeader, read_header
 
-logger = logging.getLogger(__name__)
-
-_HASHED_BYTES = 1 << 20
-_RANK = 4  # llama_pooling_type of llama.h
 # A tag that says of which type the weights are is true of its publisher's file alone.
 _TAG_OF_WEIGHTS = re.compile(r":.*\b(?:bf16|fp16|fp32|f16|f32|i?q\d\w*)$", re.IGNORECASE)
+
+OtherNames = Literal["tags", "openai"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +33,19 @@ class StoredModel:
     modified_at: datetime
     digest: str
     """64 hexadecimal digits that copies of the file share."""
-    kind: Kind
     header: GgufHeader
     facts: ModelFacts | None
     """What running it has shown; None: it never ran on this machine."""
+
+    @property
+    def kind(self) -> Kind:
+        """What it is for."""
+        return kind_of(self.entry, self.facts, self.header)
+
+    @property
+    def weight_type(self) -> str:
+        """The type of most of its weights, such as bf16."""
+        return self.facts.weight_type if self.facts else self.header.weight_type.lower()
 
     @property
     def dimensions(self) -> int | None:
@@ -64,22 +69,13 @@ class StoredModel:
         return value if isinstance(value, int) else None
 
 
-async def list_stored_models(loader: ModelLoader) -> list[StoredModel]:
-    """Return the models that can be used without being fetched, those that came last first.
-
-    One that is described wrongly or whose file is broken isn't among them. Raises ModelFileError
-    where the models directory can't be read.
-    """
-    return await asyncio.to_thread(_list, loader)
-
-
 async def find_stored_model(loader: ModelLoader, name: str) -> StoredModel:
     """Return the model that is here under any of its names.
 
     Raises ModelNotFoundError where it isn't, and ModelFileError for one that can't be used.
     """
     try:
-        return await asyncio.to_thread(_find, loader, loader.resolve(name))
+        return await find_own_model(loader, loader.resolve(name))
     except ModelNotFoundError as error:
         raise ModelNotFoundError(name) from error
 
@@ -89,96 +85,96 @@ async def find_own_model(loader: ModelLoader, own_name: str) -> StoredModel:
 
     Raises what `find_stored_model` raises.
     """
-    return await asyncio.to_thread(_find, loader, own_name)
+    entry = find_entry(own_name, loader.models_dir)
+    stored = await asyncio.to_thread(read_stored_model, loader, entry)
+    if stored is None:
+        raise ModelNotFoundError(own_name)
+    return stored
 
 
-async def list_by_name(loader: ModelLoader, *others: str) -> list[tuple[str, StoredModel]]:
-    """Return the models that are here by each name that a client may have been given.
+async def find_own_header(loader: ModelLoader, own_name: str) -> GgufHeader:
+    """Return what the file of the model whose own name that is says of itself.
 
-    Those are their own, the user's aliases, which can hide an own name, and `others`. Raises what
-    `list_stored_models` raises.
+    Raises what `find_stored_model` raises.
     """
-    return await asyncio.to_thread(lambda: list(_iterate_names(loader, others)))
+    return await asyncio.to_thread(_read_own_header, loader, own_name)
 
 
-def _iterate_names(loader: ModelLoader, others: Iterable[str]) -> Iterator[tuple[str, StoredModel]]:
-    own_names = (entry.name for entry in list_entries(loader.models_dir))
-    told: set[str] = set()
-    for name in (*own_names, *loader.aliases, *others):
-        with suppress(ModelNotFoundError, ModelFileError):
-            if canonical(name) not in told:
-                yield name, _find(loader, loader.resolve(name))
-                told.add(canonical(name))
-
-
-def listed_names(loader: ModelLoader, entry: GalleryEntry) -> Iterator[str]:
-    """Yield the names under which clients look for a model in a list of what is here.
-
-    Its own, which an alias of the user's can hide; those aliases; and its tags at Ollama.
-    """
-    tags = [alias for alias in entry.aliases if ":" in alias and not _TAG_OF_WEIGHTS.search(alias)]
-    given = [alias for alias, model in loader.aliases.items() if _means(loader, model, entry)]
-    yield from (name for name in (entry.name, *tags) if canonical(name) not in loader.aliases)
-    yield from given
-
-
-def _means(loader: ModelLoader, name: str, entry: GalleryEntry) -> bool:
-    try:
-        return find_entry(name, loader.models_dir).name == entry.name
-    except (ModelNotFoundError, ModelFileError):
-        return False
-
-
-def _list(loader: ModelLoader) -> list[StoredModel]:
-    stored = list(_iterate(loader))
-    return sorted(stored, key=lambda model: model.modified_at, reverse=True)
-
-
-def _iterate(loader: ModelLoader) -> Iterator[StoredModel]:
-    taken: set[str] = set()
-    for entry in list_entries(loader.models_dir):
-        is_hidden = canonical(entry.name) in taken
-        taken.update(map(canonical, (entry.name, *entry.aliases)))
-        if entry.fault or is_hidden:
-            continue
-        try:
-            yield _find(loader, entry.name)
-        except ModelNotFoundError:
-            continue
-        except ModelFileError as error:
-            logger.warning("%s isn't listed: %s", entry.name, error.message)
-
-
-def _find(loader: ModelLoader, own_name: str) -> StoredModel:
+def _read_own_header(loader: ModelLoader, own_name: str) -> GgufHeader:
     file = loader.find(own_name)
     if file is None:
         raise ModelNotFoundError(own_name)
+    return read_header(file.path)
+
+
+def read_stored_model(loader: ModelLoader, entry: GalleryEntry) -> StoredModel | None:
+    """Return the model that `entry` describes, None where it isn't here.
+
+    Raises ModelFileError for a file that can't be read, or is no GGUF.
+    """
+    file = loader.find_file(entry)
+    if file is None:
+        return None
     try:
         status = file.path.stat()
-        digest = _digest(file.path, status.st_mtime_ns, status.st_size)
+        digest = file_digest(file.path)
     except OSError as error:
         raise ModelFileError(f"{file.path} can't be read: {error.strerror}") from error
-    header, trial = read_header(file.path), find_trial(loader, file)
+    trial = loader.find_trial(file)
     return StoredModel(
-        entry=file.entry,
+        entry=entry,
         path=file.path,
         size_bytes=status.st_size,
         modified_at=datetime.fromtimestamp(status.st_mtime, UTC),
         digest=digest,
-        kind="reranker"
-        if header.own("pooling_type") == _RANK
-        else kind_of(file.entry, trial.facts if trial else None),
-        header=header,
+        header=read_header(file.path),
         facts=trial.facts if trial else None,
     )
 
 
-@lru_cache(maxsize=256)
-def _digest(path: Path, _mtime_ns: int, size: int) -> str:
-    """Hash the size of a file and both its ends: some have gigabytes."""
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(_HASHED_BYTES))
-        file.seek(max(0, size - _HASHED_BYTES))
-        digest.update(file.read(_HASHED_BYTES))
-    return digest.hexdigest()
+async def list_by_name(loader: ModelLoader, *others: OtherNames) -> list[tuple[str, StoredModel]]:
+    """Return the models that are here by each name that clients look for.
+
+    Those are their own and the user's aliases, which come before own names. `others` are `tags`,
+    which models have at Ollama, and `openai`, the names of OpenAI's models. One that is described
+    wrongly or whose file is broken isn't among them. Raises ModelFileError where the models
+    directory can't be read.
+    """
+    return await asyncio.to_thread(_list_by_name, loader, others)
+
+
+def _list_by_name(
+    loader: ModelLoader, others: tuple[OtherNames, ...]
+) -> list[tuple[str, StoredModel]]:
+    reachable = list_reachable(loader.models_dir)
+    stored: dict[str, StoredModel] = {}
+    for entry, _ in reachable:
+        with suppress(ModelFileError):
+            if not entry.fault and (model := read_stored_model(loader, entry)):
+                stored[entry.name] = model
+    named = dict((*_own_names(loader, reachable, others), *_given_names(loader, others)))
+    return [(name, stored[own_name]) for name, own_name in named.items() if own_name in stored]
+
+
+def _own_names(
+    loader: ModelLoader,
+    reachable: Iterable[tuple[GalleryEntry, tuple[str, ...]]],
+    others: tuple[OtherNames, ...],
+) -> Iterator[tuple[str, str]]:
+    """Yield the names that models have themselves, each with the model's own name."""
+    for entry, names in reachable:
+        shown = [name for name in names[1:] if "tags" in others and _is_shown_tag(name)]
+        for name in (entry.name, *shown):
+            if canonical(name) not in loader.aliases:
+                yield name, entry.name
+
+
+def _is_shown_tag(name: str) -> bool:
+    return ":" in name and not _TAG_OF_WEIGHTS.search(name)
+
+
+def _given_names(loader: ModelLoader, others: tuple[OtherNames, ...]) -> Iterator[tuple[str, str]]:
+    """Yield the names that models were given, each with the own name of the model."""
+    for name in (*loader.aliases, *(OPENAI_NAMES if "openai" in others else ())):
+        with suppress(ModelNotFoundError, ModelFileError):
+            yield name, loader.resolve(name)

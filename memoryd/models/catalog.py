@@ -70,6 +70,21 @@ def list_entries(models_dir: Path) -> list[GalleryEntry]:
     return [_with_fault(entry) for entry in _catalog(models_dir).entries]
 
 
+def list_reachable(models_dir: Path) -> list[tuple[GalleryEntry, tuple[str, ...]]]:
+    """Return the models that can be asked for, each with the names that mean it, its own first.
+
+    Where an earlier model has a name, it means that one. Raises what `list_entries` raises.
+    """
+    catalog = _catalog(models_dir)
+    named = [(entry, _names_of(entry, catalog)) for entry in catalog.entries]
+    return [(_with_fault(entry), names) for entry, names in named if entry.name in names]
+
+
+def _names_of(entry: GalleryEntry, catalog: _Catalog) -> tuple[str, ...]:
+    names = (entry.name, *entry.aliases)
+    return tuple(name for name in names if catalog.by_name[canonical(name)] is entry)
+
+
 def _with_fault(entry: GalleryEntry) -> GalleryEntry:
     fault = None if entry.fault else missing_file(entry)
     return replace(entry, fault=fault) if fault else entry

@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from memoryd.errors import ModelFileError
+from memoryd.errors import ModelFileError, ModelSourceError
 from memoryd.models.downloads import Download, Progress, download
 from memoryd.models.gallery import GalleryEntry, SourceFile
 from memoryd.models.hub import HubFile, file_url, is_safe_path
@@ -39,7 +39,7 @@ def choose_gguf(files: Sequence[HubFile], wanted: str | None, first: WeightType)
         if found := [file for file in whole if _has_weight_type(file.path, weight_type)]:
             return _only(found, weight_type)
     if any(is_gguf(file) for file in files):
-        raise ModelFileError(f"say which file is meant: {_listed(files)}")
+        raise ModelSourceError(f"say which file is meant: {_listed(files)}")
     return None
 
 
@@ -56,7 +56,9 @@ def conversion_files(files: Sequence[HubFile]) -> list[HubFile]:
 
 def no_model_in(repository: str | None) -> ModelFileError:
     """Return what is raised for a repository without any file that is a model."""
-    return ModelFileError(f"{repository} has neither a GGUF nor config.json and model.safetensors")
+    return ModelSourceError(
+        f"{repository} has neither a GGUF nor config.json and model.safetensors"
+    )
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,12 @@ def _wanted_gguf(whole: Sequence[HubFile], files: Sequence[HubFile], wanted: str
         return by_path[0]
     if by_type := [file for file in whole if _has_weight_type(file.path, wanted)]:
         return _only(by_type, wanted)
-    raise ModelFileError(f"there is no {wanted}; {_listed(files)}")
+    raise ModelSourceError(f"there is no {wanted}; {_listed(files)}")
 
 
 def _only(found: Sequence[HubFile], weight_type: str) -> HubFile:
     if len(found) > 1:
-        raise ModelFileError(f"several files are {weight_type}: {_listed(found)}")
+        raise ModelSourceError(f"several files are {weight_type}: {_listed(found)}")
     return found[0]
 
 

@@ -28,8 +28,18 @@ class SingleFlight(Generic[Result]):
         flight = self._flights.get(place)
         if flight is None:
             flight = self._flights[place] = _Flight(start)
-            flight.task.add_done_callback(lambda _: self._flights.pop(place, None))
-        return await flight.join(progress)
+            flight.task.add_done_callback(lambda _: self._forget(place, flight))
+        try:
+            return await flight.join(progress)
+        except asyncio.CancelledError:
+            if flight.is_abandoned:
+                self._forget(place, flight)  # who comes now isn't canceled with those who left
+                await flight.cancel()
+            raise
+
+    def _forget(self, place: Hashable, flight: "_Flight[Result]") -> None:
+        if self._flights.get(place) is flight:
+            del self._flights[place]
 
 
 class _Flight(Generic[Result]):
@@ -44,15 +54,20 @@ class _Flight(Generic[Result]):
             self._listeners.append(progress)
         try:
             return await asyncio.shield(self.task)
-        except asyncio.CancelledError:
-            if self._waiting == 1 and not self.task.done():
-                self.task.cancel()
-                await asyncio.wait([self.task])
-            raise
         finally:
             self._waiting -= 1
             if progress:
                 self._listeners.remove(progress)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody waits for what isn't done."""
+        return not self._waiting and not self.task.done()
+
+    async def cancel(self) -> None:
+        """Cancel the task, and wait for its end."""
+        self.task.cancel()
+        await asyncio.wait([self.task])
 
     def _tell(self, text: str, done_bytes: int, total_bytes: int | None) -> None:
         for progress in list(self._listeners):

@@ -37,7 +37,14 @@ def find_model(name: str, models_dir: Path, weight_type: WeightType) -> ModelFil
     Raises ModelNotFoundError for a name that isn't known, and ModelFileError for a directory that
     can't be read.
     """
-    entry = find_entry(name, models_dir)
+    return find_file(find_entry(name, models_dir), models_dir, weight_type)
+
+
+def find_file(entry: GalleryEntry, models_dir: Path, weight_type: WeightType) -> ModelFile | None:
+    """Return the file of the model that `entry` describes, as `find_model` does.
+
+    Raises ModelFileError for a directory that can't be read.
+    """
     try:
         files = _possible_files(entry, models_dir, weight_type)
         return next((file for file in files if file.path.is_file()), None)

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 from yarl import URL
 
-from memoryd.errors import ModelFileError
+from memoryd.errors import ModelFetchError, ModelFileError
 
 CHUNK_BYTES = 1 << 20
 MAX_REDIRECTS = 10
@@ -34,11 +34,11 @@ class Patience:
     retry_delays_s: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
 
 
-class UnreachableError(ModelFileError):
+class UnreachableError(ModelFetchError):
     """Report a server that doesn't answer."""
 
 
-class InterruptedTransferError(ModelFileError):
+class InterruptedTransferError(ModelFetchError):
     """Report what may go well the next time; `retry_after_s` is when the server wants that."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:

@@ -4,11 +4,13 @@ import numpy as np
 
 from memoryd.vectors.types import Vectors
 
+NOT_NORMALIZED, EUCLIDEAN = -1, 2
+"""Norms of `normalize`."""
 # What the largest number becomes where vectors are scaled to fit 16-bit integers.
 _LARGEST_SHORT = 32760.0
 
 
-def normalize(vectors: Vectors, norm: int = 2) -> Vectors:
+def normalize(vectors: Vectors, norm: int = EUCLIDEAN) -> Vectors:
     """Return the rows of `vectors` (n, d) at length 1 by `norm`; a zero row stays zero.
 
     The norms are those of llama.cpp (common_embd_normalize in common.cpp): -1 leaves the rows as
@@ -20,7 +22,7 @@ def normalize(vectors: Vectors, norm: int = 2) -> Vectors:
         lengths = np.abs(vectors).max(axis=1, keepdims=True) / _LARGEST_SHORT
     else:
         # High powers leave float32's range, but not that of double up to some hundred.
-        wide = vectors.astype(np.float64) if norm > 2 else vectors
+        wide = vectors.astype(np.float64) if norm > EUCLIDEAN else vectors
         lengths = np.linalg.norm(wide, norm, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
 

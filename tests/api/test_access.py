@@ -11,7 +11,7 @@ from memoryd import errors
 from memoryd.api.errors import FAULTS, fault_of
 from memoryd.app import check_exposure, open_memory
 from memoryd.config import Settings
-from memoryd.memory.keys import Keyring
+from memoryd.storage.keys import Scope
 
 PUBLIC = ["/", "/health", "/health/ready"]
 PRIVATE = ["/v1/limits", "/v1/collections", "/v1/collections/default/documents", "/nothing"]
@@ -87,9 +87,40 @@ async def test_stored_keys_count_when_memoryd_starts_beyond_this_machine(
         async with open_memory(exposed, ToyLoader(models_dir)):
             pass
     async with open_memory(local, ToyLoader(models_dir)) as (memory, _):
-        await Keyring(local, memory.database).create(name="first", scopes=["admin"])
+        await memory.keys.create(name="first", scopes=["admin"])
     async with open_memory(exposed, ToyLoader(models_dir)):
         pass
+
+
+@pytest.mark.parametrize(
+    ("scopes", "api_key", "is_told"),
+    [
+        ([], None, False),
+        (["read"], "s3cret", False),
+        (["read"], None, True),
+        (["read", "admin"], None, False),
+    ],
+)
+async def test_keys_that_nobody_could_revoke_are_told_when_memoryd_starts(
+    dsn: str,
+    models_dir: Path,
+    caplog: pytest.LogCaptureFixture,
+    scopes: list[Scope],
+    api_key: str | None,
+    is_told: bool,
+) -> None:
+    given = {"models_dir": models_dir, "model": "toy", "database_url": dsn}
+    async with open_memory(Settings(**given, api_key="s3cret"), ToyLoader(models_dir)) as opened:
+        for scope in scopes:
+            await opened[0].keys.create(name=scope, scopes=[scope])
+    async with open_memory(Settings(**given, api_key=api_key), ToyLoader(models_dir)):
+        pass
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == is_told
+    if is_told:
+        message = warnings[0].getMessage()
+        assert "MEMORYD_API_KEY" in message
+        assert "--scope admin" in message
 
 
 async def test_a_server_without_a_key_takes_whatever_clients_send(shared_client: Client) -> None:

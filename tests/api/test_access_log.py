@@ -4,12 +4,12 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from servers import Serve
+from servers import Running, Serve
 from wire import Client
+from yarl import URL
 
 from memoryd.api.notes import NOTES, hash_user
 from memoryd.api.route import Route
@@ -48,6 +48,21 @@ async def test_a_request_is_logged_with_what_it_was_and_cost(
         "key": "",
     }
     assert usage["total_tokens"] > 60
+
+
+async def test_the_log_and_the_metrics_tell_the_same_of_a_request(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in ("/v1/models/toy", "/nothing"):
+        await running.client.get(path)
+    read = running.memory.engine.metrics.registry.get_sample_value
+    for entry in entries(caplog):
+        labels = {"route": entry["route"] or "unmatched", "method": "GET"}
+        seconds = read("memoryd_http_request_duration_seconds_sum", labels)
+        assert seconds is not None
+        assert round(seconds * 1000, 1) == entry["milliseconds"]
+        counted = {**labels, "status": str(entry["status"])}
+        assert read("memoryd_http_requests_total", counted) == 1
 
 
 async def test_the_line_for_people_says_the_same(
@@ -116,7 +131,7 @@ async def test_a_user_is_logged_as_a_hash(client: Client, caplog: pytest.LogCapt
 
 
 async def test_a_client_that_leaves_is_logged_as_499(
-    serve: Serve, caplog: pytest.LogCaptureFixture, also_serve: Callable[[Route], None]
+    serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     entered = asyncio.Event()
 
@@ -125,8 +140,7 @@ async def test_a_client_that_leaves_is_logged_as_499(
         entered.set()
         await asyncio.sleep(60)
 
-    also_serve(Route("GET", "/hang", hang))
-    async with serve() as running:
+    async with serve(routes=[Route("GET", "/hang", hang)]) as running:
         asking = asyncio.create_task(running.client.get("/hang"))
         async with asyncio.timeout(5):
             await entered.wait()
@@ -136,3 +150,39 @@ async def test_a_client_that_leaves_is_logged_as_499(
                 await asyncio.sleep(0.01)
     [entry] = entries(caplog)
     assert (entry["status"], entry["tokens"], entry["route"]) == (499, 7, "/hang")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /v1/limits HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer s3cret\x01\r\n\r\n",
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b'{"model": "toy", "input": "s3cret"}\r\n\r\n',
+    ],
+)
+async def test_what_cannot_be_read_is_not_quoted_in_the_log(
+    client: Client, caplog: pytest.LogCaptureFixture, request_: bytes
+) -> None:
+    assert b" 400 " in await send(client, request_)
+    assert "can't be read" in caplog.text
+    assert "s3cret" not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+async def test_an_expectation_that_nobody_knows_is_answered(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
+    assert b" 417 " in await send(client, head + b"Expect: tea\r\n\r\n{}")
+    assert "Traceback" not in caplog.text
+
+
+async def send(client: Client, data: bytes) -> bytes:
+    """Send bytes as they are, and return the first line of the answer."""
+    url = URL(client.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(data)
+    async with asyncio.timeout(5):
+        line = await reader.readline()
+    writer.close()
+    return line

@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
+from servers import Serve
 from toys import DIMENSIONS, ToyLoader, toy_vector
 from wire import Answer, Client
 
-from memoryd.app import listen
 from memoryd.config import Settings
 from memoryd.embeddings.engine import Engine
-from memoryd.memory.collections import ensure_default
 from memoryd.memory.models import ModelLoader
-from memoryd.memory.state import Memory
-from memoryd.storage.database import Database
 
 LENGTH = 3  # of what the toy gives, before it is normalized
 PREFIXES = ["", "/v1"]
@@ -83,14 +80,14 @@ async def test_its_embeddings_take_what_its_client_sends(
 
 
 @pytest_asyncio.fixture
-async def with_models(database: Database, models_dir: Path) -> AsyncIterator[Client]:
+async def with_models(serve: Serve, models_dir: Path) -> AsyncIterator[Client]:
     """Give a client of a server that has the default model, also under an alias."""
-    settings = Settings(port=0, models_dir=models_dir, alias={"Mine": "all-minilm"})
-    async with Engine(ModelLoader.of(settings)) as engine:
-        memory = Memory(settings, database, engine)
-        await ensure_default(memory)
-        async with listen(memory) as [url], Client(url) as client:
-            yield client
+    chosen = Settings(models_dir=models_dir, alias={"Mine": "all-minilm"})
+    async with (
+        Engine(ModelLoader.of(chosen)) as engine,
+        serve(engine, model=chosen.model, alias=chosen.alias) as running,
+    ):
+        yield running.client
 
 
 async def test_the_models_that_are_here_are_a_list(
@@ -206,15 +203,10 @@ async def test_an_unknown_representation_is_400(shared_client: Client, represent
 
 
 @pytest_asyncio.fixture
-async def prompted(database: Database, models_dir: Path) -> AsyncIterator[Client]:
+async def prompted(serve: Serve, models_dir: Path) -> AsyncIterator[Client]:
     """Give a client of a server whose toy wants prefixes and takes an instruction."""
-    loader = PromptedToyLoader(models_dir)
-    async with Engine(loader) as engine:
-        settings = Settings(port=0, models_dir=models_dir, model="toy")
-        memory = Memory(settings, database, engine)
-        await ensure_default(memory)
-        async with listen(memory) as [url], Client(url) as client:
-            yield client
+    async with Engine(PromptedToyLoader(models_dir)) as engine, serve(engine) as running:
+        yield running.client
 
 
 class PromptedToyLoader(ToyLoader):

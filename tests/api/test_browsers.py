@@ -1,6 +1,5 @@
 """Which web pages may use memoryd: without a key, none of another site unless the user says so."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -198,7 +197,11 @@ def test_a_star_allows_all(origin: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["app.example", "https://app.example/", "https://a.example/x", "null", "https://a b"]
+    "given",
+    [
+        *("app.example", "https://app.example/", "https://a.example/x", "null", "https://a b"),
+        *("https://", "https://:443", "https://a.example[::1]"),
+    ],
 )
 def test_what_is_no_origin_is_refused_at_the_start(given: str) -> None:
     with pytest.raises(SetupError, match=r"MEMORYD_CORS_ORIGINS: .*is not an origin"):
@@ -310,7 +313,7 @@ async def test_who_lets_all_in_is_known_by_any_name_but_to_no_foreign_page(serve
 
 
 async def test_answers_that_come_in_pieces_carry_the_headers_too(
-    serve: Serve, also_serve: Callable[[Route], None]
+    serve: Serve,
 ) -> None:
     async def stream(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -318,8 +321,7 @@ async def test_answers_that_come_in_pieces_carry_the_headers_too(
         await response.write(b"{}")
         return response
 
-    also_serve(Route("GET", "/piecemeal", stream))
-    async with serve() as running:
+    async with serve(routes=[Route("GET", "/piecemeal", stream)]) as running:
         headers = {"Origin": "http://localhost", "X-Request-Id": "mine-2"}
         answer = await running.client.get("/piecemeal", headers=headers)
         assert answer.headers["X-Request-Id"] == "mine-2"

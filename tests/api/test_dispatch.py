@@ -4,10 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import WORDS, toy_vector
+from toys import CAT_ID, toy_vector
 from wire import Client
-
-CAT_ID = WORDS.index("cat") + 5
 
 
 async def test_embeddings_are_openais_where_there_is_input(shared_client: Client) -> None:

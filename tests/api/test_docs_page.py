@@ -6,6 +6,7 @@ import shutil
 import tempfile
 
 import pytest
+from lacking import skip_without
 from servers import Serve
 from wire import Client
 
@@ -20,7 +21,7 @@ async def dump(url: str) -> str:
     """Return the HTML that a browser made of a page, once its scripts are done."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium")
+        skip_without("chromium")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = await asyncio.create_subprocess_exec(
             browser,

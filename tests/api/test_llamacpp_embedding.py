@@ -1,31 +1,28 @@
 """POST /embedding, as llama.cpp's clients know it, and what else tells of a server of its kind."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
 import pytest
-import pytest_asyncio
 from servers import Running, Serve
-from toy_kinds import JUDGE, SPELLER, TOY, serve_kinds
-from toys import BEGIN, DIMENSIONS, END, MAX_TOKENS, WORDS, toy_vector
+from toys import (
+    BEGIN,
+    CAT_ID,
+    DIMENSIONS,
+    DOG_ID,
+    END,
+    JUDGE,
+    MAX_TOKENS,
+    SPELLER,
+    TOY,
+    WORDS,
+    toy_vector,
+)
 from wire import Answer, Client
 
 import memoryd
 
 LONG = "cat " * MAX_TOKENS
-CAT_ID, DOG_ID = (WORDS.index(word) + 5 for word in ("cat", "dog"))
-
-
-@pytest_asyncio.fixture(scope="module")
-async def kinds(serve: Serve) -> AsyncIterator[Running]:
-    async with serve_kinds(serve) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def toys(kinds: Running) -> Client:
-    return kinds.client
 
 
 async def embed(client: Client, content: Any = "cat", **fields: Any) -> Answer:

@@ -1,32 +1,18 @@
 """POST /rerank and its other paths, as the clients of llama.cpp, Jina, TEI and others know them."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import pytest_asyncio
 from model_servers import put_tiny, serve_tiny
-from servers import Running, Serve
-from toy_kinds import JUDGE, TOY, serve_kinds
-from toys import MAX_TOKENS
+from servers import Serve
+from toys import JUDGE, MAX_TOKENS, TOY
 from wire import Answer, Client
 
 PATHS = ["/rerank", "/reranking", "/v1/rerank", "/v1/reranking"]
 DOCUMENTS = ["dog", "cat cat", "cat", "cat cat cat"]  # the toy counts what query and they share
 ORDER, SCORES = [3, 1, 2, 0], [3, 2, 1, 0]
-
-
-@pytest_asyncio.fixture(scope="module")
-async def kinds(serve: Serve) -> AsyncIterator[Running]:
-    async with serve_kinds(serve) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def toys(kinds: Running) -> Client:
-    return kinds.client
 
 
 async def rank(client: Client, path: str = "/rerank", **fields: Any) -> Answer:
@@ -223,3 +209,10 @@ async def test_scores_that_are_probabilities_get_no_sigmoid(
         raw = (await running.client.post("/rerank", {**SKY_TEXTS, "raw_scores": True})).ok()
         assert (await running.client.post("/rerank", SKY_TEXTS)).ok() == raw
         assert all(0 < each["score"] < 1 for each in raw)
+
+
+async def test_more_documents_than_inputs_may_be_are_refused(toys: Client) -> None:
+    error = (await rank(toys, documents=["cat"] * 2049)).refused(413, "too_large")
+    assert error["param"] == "documents"
+    assert "max_inputs = 2048" in error["message"]
+    assert (await rank_texts(toys, texts=["cat"] * 2049)).status == 413

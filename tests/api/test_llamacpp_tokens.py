@@ -7,12 +7,11 @@ import pytest
 import pytest_asyncio
 from model_servers import serve_tiny
 from servers import Running, Serve
-from toys import BEGIN, END, WORDS
+from toys import BEGIN, CAT_ID, DOG_ID, END
 from wire import Answer, Client
 
 SKY, SKY_IDS = "why is the sky blue?", [2339, 2003, 1996, 3712, 2630, 1029]
 CLS, SEP = 101, 102
-CAT_ID, DOG_ID = (WORDS.index(word) + 5 for word in ("cat", "dog"))
 
 
 @pytest_asyncio.fixture(scope="module")

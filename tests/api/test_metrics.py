@@ -122,10 +122,33 @@ async def test_an_input_that_gets_a_lane_of_its_own_is_counted(client: Client) -
     body = {"inputs": "cat dog"}
     answer = await client.post("/embed_all", body)
     assert answer.status == 200
-    apart = {"model": "toy", "queue": "apart"}
-    assert await read(client, "batch_inputs_sum", **apart) == 1
-    assert await read(client, "tokens_total", **apart) == 4
-    assert await read(client, "encode_seconds_count", **apart) == 1
+    dedicated = {"model": "toy", "queue": "dedicated"}
+    assert await read(client, "batch_inputs_sum", **dedicated) == 1
+    assert await read(client, "tokens_total", **dedicated) == 4
+    assert await read(client, "encode_seconds_count", **dedicated) == 1
+    assert await read(client, "queue_wait_seconds_count", **dedicated) == 1
+
+
+async def test_who_waits_for_a_lane_of_its_own_is_told_and_for_how_long(running: Running) -> None:
+    client, toy = running.client, await toy_of(running)
+    toy.gate.clear()
+    asked = [
+        asyncio.create_task(client.post("/embed_all", {"inputs": ["cat dog"] * 2}))
+        for _ in range(3)
+    ]
+    dedicated = {"model": "toy", "queue": "dedicated"}
+    await until_more(client, 1, "queue_requests", **dedicated)
+    assert await read(client, "queue_tokens", **dedicated) == 2 * 2 * 4
+    asked[2].cancel()
+    async with asyncio.timeout(5):
+        while await read(client, "queue_requests", **dedicated) != 1:  # noqa: ASYNC110 # as above
+            await asyncio.sleep(0.01)
+    toy.gate.set()
+    answers = await asyncio.gather(*asked[:2])
+    assert [answer.status for answer in answers] == [200, 200]
+    assert await read(client, "queue_requests", **dedicated) == 0
+    assert await read(client, "queue_wait_seconds_count", **dedicated) == 2
+    assert await read(client, "queue_wait_seconds_sum", **dedicated) > 0.01
 
 
 async def test_inputs_that_were_cut_are_counted(client: Client) -> None:
@@ -166,7 +189,7 @@ async def test_the_pool_tells_who_uses_it_and_who_waits(serve: Serve) -> None:
                 for _ in range(4):
                     await stack.enter_async_context(database.connection())
                 waiting = asyncio.create_task(database.ping())
-                await asyncio.sleep(0.05)
+                await until_more(client, 0, "database_waiting")
                 assert await read(client, "database_connections", state="used") == 4
                 assert await read(client, "database_connections", state="idle") == 0
                 assert await read(client, "database_waiting") == 1
@@ -234,6 +257,20 @@ async def test_no_page_reads_them_by_a_name_of_its_own(serve: Serve) -> None:
         assert url is not None
         async with Client(url) as client:
             (await client.get("/metrics", headers={"Host": "evil.example"})).refused(403)
+
+
+async def test_pages_cannot_read_them_under_another_name_where_there_are_keys(
+    serve: Serve,
+) -> None:
+    async with serve(api_key="s3cret", metrics_port=0) as running:
+        async with listen_metrics(running.memory) as url:
+            assert url is not None
+            async with Client(url) as client:
+                for name, value in (("Host", "evil.example"), ("Origin", "http://evil.example")):
+                    (await client.get("/metrics", headers={name: value})).refused(403)
+                assert (await client.get("/metrics")).status == 200
+        behind_a_proxy = await running.client.get("/", headers={"Host": "memory.example"})
+        assert behind_a_proxy.status == 200
 
 
 async def test_an_unknown_parameter_is_refused(shared_client: Client) -> None:

@@ -1,12 +1,12 @@
 """POST /api/generate and /api/chat of Ollama: models are loaded and unloaded, nothing is said."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from polling import until
 from servers import Running, Serve
 from toys import ToyShelf
 from wire import Answer
@@ -70,8 +70,7 @@ async def test_a_keep_alive_of_nothing_unloads_it(
     (await ask(shelf, path, model="other")).ok()
     answer = (await ask(shelf, path, model="other", keep_alive=keep_alive)).ok()
     assert answer["done_reason"] == "unload"
-    await asyncio.sleep(0.05)
-    assert expiry(shelf) is None
+    await until(lambda: expiry(shelf) is None)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Ollama's routes about models: what is here, what is loaded, copies, removal."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,12 +9,12 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from model_servers import put_tiny, serve_tiny
+from polling import until
 from servers import Running, Serve
 from tiny_models import POSITIONS, WIDTH
 from wire import Answer, Client
 
 from memoryd.api.ollama_models import gpu_share, shown_count, shown_name
-from memoryd.api.route import Scope
 from memoryd.api.routes import ROUTES
 from memoryd.models.gguf_header import GgufHeader
 
@@ -125,9 +124,9 @@ async def test_an_alias_hides_the_model_of_that_name(serve: Serve, tmp_path: Pat
 
 def test_what_changes_the_models_wants_an_admins_key() -> None:
     ollamas = [route for route in ROUTES if route.path.startswith("/api/")]
-    admins = {route.path for route in ollamas if route.scope is Scope.ADMIN}
+    admins = {route.path for route in ollamas if route.scope == "admin"}
     assert admins == {"/api/pull", "/api/delete", "/api/copy"}
-    assert {route.scope for route in ollamas} == {Scope.ADMIN, Scope.READ}
+    assert {route.scope for route in ollamas} == {"admin", "read"}
 
 
 async def test_a_reranker_is_told_from_an_embedding_model(shelf: Running) -> None:
@@ -284,8 +283,9 @@ async def test_for_ever_is_292_years(own: Running) -> None:
 
 
 async def test_keep_alive_moves_only_the_expiry_of_a_collections_model(own: Running) -> None:
-    (await embed(own.client, "tiny", keep_alive=0)).ok()
-    await asyncio.sleep(0.05)
+    for name in ("tiny", "qwen"):
+        (await embed(own.client, name, keep_alive=0)).ok()
+    await until(lambda: not own.memory.engine.is_loaded("qwen"))
     [model] = await running_models(own.client)
     assert (model["name"], stays_s(model)) == ("tiny:latest", pytest.approx(0, abs=2))
 
@@ -412,7 +412,7 @@ async def test_a_deleted_model_leaves_at_once(own: Running) -> None:
     await copy(own.client, "qwen", "mine")
     (await embed(own.client, "mine", keep_alive=-1)).ok()
     assert (await delete(own.client, name="MINE:latest")).status == 200
-    await asyncio.sleep(0.05)
+    await until(lambda: not own.memory.engine.is_loaded("mine"))
     assert [model["name"] for model in await running_models(own.client)] == ["tiny:latest"]
     assert told(await delete(own.client, name="mine"), 404) == "model 'mine' not found"
 

@@ -1,6 +1,7 @@
 """POST /api/pull, from a hub on a local socket."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -13,10 +14,11 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from model_servers import put_tiny, serve_tiny
+from polling import until
 from servers import Running, Serve
 from wire import Answer
 
-from memoryd.api.ollama_pull import progress_line
+from memoryd.api.ollama_pull import News, progress_line
 
 GALLERY = """
 [[models]]
@@ -33,6 +35,8 @@ class Hub:
     """Serve one GGUF as every file of every repository, once the gate is open."""
 
     content: bytes
+    pieces: int = 1
+    """In how many each half is sent, with a little time between them."""
     requested: list[str] = field(default_factory=list)
     sent_bytes: int = 0
     transports: list[asyncio.Transport] = field(default_factory=list)
@@ -57,9 +61,15 @@ class Hub:
         for part, is_held in ((self.content[:middle], False), (self.content[middle:], True)):
             if is_held:
                 await self.gate.wait()
-            await response.write(part)
-            self.sent_bytes += len(part)
+            await self._send(response, part)
         return response
+
+    async def _send(self, response: web.StreamResponse, part: bytes) -> None:
+        size = -(-len(part) // self.pieces)
+        for start in range(0, len(part), size):
+            await response.write(part[start : start + size])
+            self.sent_bytes += len(part[start : start + size])
+            await asyncio.sleep(0.005 if self.pieces > 1 else 0)
 
 
 @pytest_asyncio.fixture
@@ -126,6 +136,27 @@ async def test_each_step_of_a_pull_is_a_line(hub: Hub, own: Running, stream: boo
     assert "offered:latest" in await names(own)
 
 
+async def test_a_file_is_told_of_some_ten_times_a_second(hub: Hub, own: Running) -> None:
+    hub.pieces = 100
+    started = time.perf_counter()
+    steps = [line for line in lines_of(await pull(own, model="offered")) if "digest" in line]
+    assert len(steps) <= 3 + 10 * (time.perf_counter() - started)
+    assert len(steps) >= 5
+    assert steps[-1]["completed"] == len(hub.content)
+
+
+async def test_of_what_was_not_told_yet_the_newest_is_kept() -> None:
+    news = News()
+    for done_bytes in range(1_000):
+        for file in ("a", "b"):
+            news.note(f"fetching {file}", done_bytes, 1_000)
+    assert [line["completed"] for line in await news.take()] == [999, 999]
+    news.note("converting a", 0, None)
+    news.end()
+    assert await news.take() == [{"status": "converting a"}]
+    assert await news.take() == []
+
+
 async def test_without_a_stream_the_end_alone_is_told(own: Running) -> None:
     assert (await pull(own, name="OFFERED:v1", stream=False)).ok() == {"status": "success"}
     assert {"offered:latest", "offered:v1"} <= await names(own)
@@ -186,25 +217,19 @@ async def test_who_pulls_the_same_at_the_same_time_waits_for_one_download(
 ) -> None:
     hub.gate.clear()
     pulls = [asyncio.create_task(pull(own, model=name, stream=it)) for it in (True, True, False)]
-    await _until(lambda: hub.sent_bytes > 0)
+    await until(lambda: hub.sent_bytes > 0)
     hub.gate.set()
     streamed, other, plain = await asyncio.gather(*pulls)
     assert lines_of(streamed)[-1] == lines_of(other)[-1] == plain.ok() == {"status": "success"}
     assert len(hub.requested) == 1
 
 
-async def _until(is_so: Any) -> None:
-    async with asyncio.timeout(10):
-        while not is_so():  # noqa: ASYNC110 - another task's number is watched
-            await asyncio.sleep(0.01)
-
-
 async def test_a_client_that_leaves_stops_the_download(hub: Hub, own: Running) -> None:
     hub.gate.clear()
     leaving = asyncio.create_task(pull(own, model="offered"))
-    await _until(lambda: hub.sent_bytes > 0)
+    await until(lambda: hub.sent_bytes > 0)
     leaving.cancel()
-    await _until(hub.transports[0].is_closing)
+    await until(hub.transports[0].is_closing)
     hub.gate.set()
     assert "offered:latest" not in await names(own)
     assert lines_of(await pull(own, model="offered"))[-1] == {"status": "success"}
@@ -213,7 +238,7 @@ async def test_a_client_that_leaves_stops_the_download(hub: Hub, own: Running) -
 async def test_who_stays_gets_the_model_where_another_leaves(hub: Hub, own: Running) -> None:
     hub.gate.clear()
     leaving = asyncio.create_task(pull(own, model="offered"))
-    await _until(lambda: hub.sent_bytes > 0)
+    await until(lambda: hub.sent_bytes > 0)
     staying = asyncio.create_task(pull(own, model="offered"))
     await asyncio.sleep(0.1)
     leaving.cancel()
@@ -253,6 +278,20 @@ async def test_what_fails_later_is_a_line(hub: Hub, own: Running) -> None:
 async def test_without_a_stream_what_fails_later_has_a_status(hub: Hub, own: Running) -> None:
     hub.content = hub.content[: len(hub.content) // 2]
     assert "offered" in told(await pull(own, model="offered", stream=False), 501)
+
+
+async def test_a_hub_that_does_not_answer_may_be_asked_again(
+    own: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    answer = await pull(own, model="hf.co/some/repository", stream=False)
+    assert "127.0.0.1:9" in told(answer, 503)
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+async def test_a_file_that_a_repository_does_not_have_is_not_found(own: Running) -> None:
+    answer = await pull(own, model="hf.co/some/repository:Q4_K_M", stream=False)
+    assert "offered-q8_0.gguf" in told(answer, 404)
 
 
 def test_files_are_told_apart_by_digests_as_ollamas_own_client_cuts_them() -> None:

@@ -12,6 +12,7 @@ from servers import Running, Serve
 from tiny_models import POSITIONS, WIDTH, make_tiny
 from wire import Client
 
+from memoryd.memory.models import ModelLoader
 from memoryd.models.catalog import OPENAI_NAMES
 from memoryd.models.conversion import convert, describe_folder
 
@@ -48,6 +49,7 @@ def use(running: Running, models_dir: Path, **settings: Any) -> None:
     """Let a running server have another models directory."""
     changed = {"models_dir": models_dir, "model": "some/tiny", **settings}
     running.memory.settings = running.memory.settings.model_copy(update=changed)
+    running.memory.loader = ModelLoader.of(running.memory.settings)
 
 
 @pytest_asyncio.fixture(scope="module")

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import openai
 import pytest
 import pytest_asyncio
+from polling import until
 from servers import Running, Serve
 from toys import ToyShelf
 from wire import Client
@@ -38,6 +39,13 @@ async def by_openai(shelved: Running) -> AsyncIterator[openai.AsyncOpenAI]:
         yield client
 
 
+def answered(running: Running, status: int) -> float:
+    """Return how many requests for embeddings were answered with a status."""
+    labels = {"route": "/v1/embeddings", "method": "POST", "status": str(status)}
+    read = running.memory.engine.metrics.registry.get_sample_value
+    return read("memoryd_http_requests_total", labels) or 0.0
+
+
 @pytest.mark.parametrize("path", GENERATING)
 @pytest.mark.parametrize("data", [b'{"model": "gpt-4", "stream": true}', b""])
 async def test_what_generates_is_refused(shared_client: Client, path: str, data: bytes) -> None:
@@ -63,10 +71,11 @@ async def test_a_reranker_gives_no_embeddings_and_is_asked_once(
     error = answer.refused(501)
     assert "judge is a reranker" in error["message"]
     assert answer.headers["x-should-retry"] == "false"
-    async with asyncio.timeout(0.45):  # a first retry would wait for half a second
-        with pytest.raises(openai.InternalServerError) as raised:
-            await by_openai.embeddings.create(model="judge", input="cat")
+    before = answered(shelved, 501)
+    with pytest.raises(openai.InternalServerError) as raised:
+        await by_openai.embeddings.create(model="judge", input="cat")
     assert raised.value.status_code == 501
+    assert answered(shelved, 501) == before + 1
 
 
 async def test_a_model_that_cannot_be_loaded_is_not_asked_again_by_the_client(
@@ -87,14 +96,13 @@ async def test_too_many_requests_are_429_and_the_client_comes_back(
     toy.gate.clear()
     body = {"model": "toy", "input": "cat"}
     waiting = asyncio.create_task(shelved.client.post("/v1/embeddings", body))
-    while not toy.encoded:  # noqa: ASYNC110 # what it looks at tells nobody
-        await asyncio.sleep(0.01)
+    await until(lambda: toy.encoded > 0)
     answer = await shelved.client.post("/v1/embeddings", body)
     error = answer.refused(429, "rate_limited")
     assert (error["type"], error["param"]) == ("rate_limit_error", None)
     assert answer.headers["Retry-After"] == "1"
     patient = asyncio.create_task(by_openai.embeddings.create(model="toy", input="cat"))
-    await asyncio.sleep(0.2)
+    await until(lambda: answered(shelved, 429) == 2)
     toy.gate.set()
     (await waiting).ok()
     assert len((await patient).data) == 1
@@ -116,6 +124,52 @@ async def test_images_and_sounds_are_refused_by_name(
     error = (await shared_client.post("/v1/embeddings", body)).refused(400, "invalid_value")
     assert error["message"] == "this model embeds text only"
     assert error["param"] == "input[1]"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/embeddings", {"input": {"image": "x"}}, "input"),
+        (
+            "/v1/embeddings",
+            {"input": {"content": [{"type": "image_url", "image_url": {"url": "x"}}]}},
+            "input.content[0]",
+        ),
+        ("/embedding", {"content": [{"prompt_string": "x", "image": "y"}]}, "content[0]"),
+        ("/v1/embeddings", {"input": "x", "multimodal_data": ["y"]}, "multimodal_data"),
+        ("/embedding", {"content": "x", "multimodal_data": ["y"]}, "multimodal_data"),
+    ],
+)
+async def test_images_are_refused_wherever_they_stand(
+    shared_client: Client, path: str, fields: dict[str, object], param: str
+) -> None:
+    error = (await shared_client.post(path, {"model": "toy", **fields})).refused(400)
+    assert (error["message"], error["param"]) == ("this model embeds text only", param)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/embeddings", {"input": "x"}),
+        ("/api/embed", {"input": "x"}),
+        ("/embed", {"inputs": "x"}),
+    ],
+)
+async def test_an_error_does_not_send_all_back(
+    shared_client: Client, path: str, fields: dict[str, str]
+) -> None:
+    answer = await shared_client.post(path, {"model": "m" * 1_000_000, **fields})
+    assert 400 <= answer.status < 500
+    assert len(answer.data) < 10_000
+
+
+async def test_teis_and_ollamas_routes_refuse_them_too(shared_client: Client) -> None:
+    answer = await shared_client.post("/", {"inputs": {"image": "x"}})
+    told = {"error": "this model embeds text only", "error_type": "Validation"}
+    assert (answer.status, answer.json) == (400, told)
+    body = {"model": "toy", "input": "x", "multimodal_data": ["y"]}
+    answer = await shared_client.post("/api/embed", body)
+    assert (answer.status, answer.json) == (400, {"error": "this model embeds text only"})
 
 
 @pytest.mark.parametrize(

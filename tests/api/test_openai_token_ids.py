@@ -1,5 +1,6 @@
 """Token ids on /v1/embeddings: OpenAI's names get cl100k's, all others the model's own."""
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -14,21 +15,10 @@ from wire import Answer, Client
 from memoryd.embeddings.engine import Engine
 from memoryd.memory.models import ModelLoader
 from memoryd.models.catalog import OPENAI_NAMES
-from memoryd.models.cl100k import fetch_table
+from memoryd.models.cl100k import table_path
 
 OPENAI = "text-embedding-3-small"
 HELLO, WORLD, CAT = 15339, 1917, 4719  # of cl100k: "hello", " world", "cat"
-
-
-@pytest_asyncio.fixture(scope="module")
-async def table_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return (await fetch_table(tmp_path_factory.mktemp("cl100k"))).parent
-
-
-@pytest.fixture
-def with_table(table_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the server find the table where tiktoken keeps it."""
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(table_folder))
 
 
 @pytest_asyncio.fixture
@@ -47,8 +37,8 @@ async def vectors(client: Client, input_: Any, model: str = OPENAI) -> Any:
     return np.array([item["embedding"] for item in data])
 
 
-@pytest.mark.usefixtures("with_table")
-@pytest.mark.parametrize("name", [*OPENAI_NAMES, " Text-Embedding-ADA-002"])
+@pytest.mark.usefixtures("cl100k_table")
+@pytest.mark.parametrize("name", [*OPENAI_NAMES, " Text-Embedding-ADA-002:latest"])
 @pytest.mark.parametrize(
     ("input_", "texts"),
     [
@@ -67,7 +57,7 @@ async def test_openais_names_take_the_ids_of_cl100k(
     assert (got["model"], got["usage"]) == (name, expected["usage"])
 
 
-@pytest.mark.usefixtures("with_table")
+@pytest.mark.usefixtures("cl100k_table")
 async def test_another_name_takes_the_ids_of_its_own_vocabulary(real_client: Client) -> None:
     hello = [101, 7592, 2088, 102]  # [CLS] hello world [SEP] of BERT
     assert np.allclose(
@@ -77,7 +67,7 @@ async def test_another_name_takes_the_ids_of_its_own_vocabulary(real_client: Cli
     assert cats[0] @ cats[1] < 0.9
 
 
-@pytest.mark.usefixtures("with_table")
+@pytest.mark.usefixtures("cl100k_table")
 async def test_an_id_that_cl100k_does_not_have_is_refused(real_client: Client) -> None:
     answer = await embed(real_client, ["hello", [CAT], [CAT, 100_256]], OPENAI)
     error = answer.refused(400, "invalid_value")
@@ -86,7 +76,11 @@ async def test_an_id_that_cl100k_does_not_have_is_refused(real_client: Client) -
 
 
 async def test_without_the_table_the_answer_says_how_to_get_it(
-    serve: Serve, own_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Serve,
+    own_engine: Engine,
+    cl100k_table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
     async with serve(own_engine, model="all-minilm") as running:
@@ -98,7 +92,8 @@ async def test_without_the_table_the_answer_says_how_to_get_it(
         assert "`memoryd models pull cl100k`" in error["message"]
         assert "check_embedding_ctx_length=False" in error["message"]
         await vectors(running.client, ["hello", ""])  # texts need no table
-        await fetch_table(tmp_path)
+        table_path(tmp_path).parent.mkdir()
+        shutil.copy(cl100k_table, table_path(tmp_path))
         await vectors(running.client, ["hello", [HELLO, WORLD]])  # found without a restart
 
 
@@ -106,7 +101,7 @@ def serve_with(serve: Serve, engine: Engine, whose: str) -> AbstractAsyncContext
     return serve(engine, model="all-minilm", token_ids=whose)
 
 
-@pytest.mark.usefixtures("with_table")
+@pytest.mark.usefixtures("cl100k_table")
 async def test_by_a_setting_all_ids_are_of_cl100k(serve: Serve, own_engine: Engine) -> None:
     async with serve_with(serve, own_engine, "cl100k") as running:
         for name in (OPENAI, "all-minilm"):
@@ -114,7 +109,7 @@ async def test_by_a_setting_all_ids_are_of_cl100k(serve: Serve, own_engine: Engi
             assert np.allclose(got, await vectors(running.client, "hello world", name))
 
 
-@pytest.mark.usefixtures("with_table")
+@pytest.mark.usefixtures("cl100k_table")
 async def test_by_a_setting_all_ids_are_the_models_own(serve: Serve, own_engine: Engine) -> None:
     async with serve_with(serve, own_engine, "model") as running:
         client = running.client
@@ -123,3 +118,24 @@ async def test_by_a_setting_all_ids_are_the_models_own(serve: Serve, own_engine:
         assert (own @ (await vectors(client, "cat")).T).item() < 0.9
         error = (await embed(client, [[100_000]], OPENAI)).refused(400, "invalid_value")
         assert error["param"] == "input[0]"
+
+
+@pytest.mark.usefixtures("cl100k_table")
+async def test_openais_names_take_them_in_every_dialect(real_client: Client) -> None:
+    [expected] = await vectors(real_client, "hello world")
+    ids = [HELLO, WORLD]
+    prompt = [{"type": "token_ids", "data": ids}]
+    told = [
+        (await real_client.post("/embed", {"model": OPENAI, "inputs": ids})).ok()[0],
+        (await real_client.post("/embedding", {"model": OPENAI, "content": ids})).ok()[0][
+            "embedding"
+        ][0],
+        (
+            await real_client.post(
+                "/semantic_embed",
+                {"model": OPENAI, "prompt": prompt, "representation": "document"},
+            )
+        ).ok()["embedding"],
+    ]
+    for vector in told:
+        assert np.array(vector) @ expected > 0.99999

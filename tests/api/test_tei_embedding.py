@@ -7,9 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
+from polling import until
 from servers import Running, Serve
-from toy_kinds import JUDGE, SPELLER, serve_kinds
-from toys import DIMENSIONS, MAX_TOKENS, WORDS, ToyLoader, ToyShelf, toy_vector
+from toys import (
+    CAT_ID,
+    DIMENSIONS,
+    DOG_ID,
+    JUDGE,
+    MAX_TOKENS,
+    SPELLER,
+    ToyLoader,
+    ToyShelf,
+    toy_vector,
+)
 from wire import Answer, Client
 
 import memoryd
@@ -17,18 +27,6 @@ from memoryd.embeddings.engine import Engine, EngineLimits
 from memoryd.embeddings.types import ModelSpec, PreparedModel
 
 LONG = "dog " + "cat " * MAX_TOKENS
-CAT_ID, DOG_ID = (WORDS.index(word) + 5 for word in ("cat", "dog"))
-
-
-@pytest_asyncio.fixture(scope="module")
-async def kinds(serve: Serve) -> AsyncIterator[Running]:
-    async with serve_kinds(serve) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def toys(kinds: Running) -> Client:
-    return kinds.client
 
 
 class PrefixedLoader(ToyLoader):
@@ -329,8 +327,7 @@ async def test_overload_is_429_and_a_server_that_stops_503(serve: Serve) -> None
         [toy] = shelf.open_backends("toy")
         toy.gate.clear()
         waiting = asyncio.create_task(embed(running.client))
-        while not toy.encoded:  # noqa: ASYNC110 # what it looks at tells nobody
-            await asyncio.sleep(0.01)
+        await until(lambda: toy.encoded > 0)
         answer = await embed(running.client)
         refused(answer, 429, "Overloaded")
         assert answer.headers["Retry-After"] == "1"

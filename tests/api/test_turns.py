@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import asyncpg
 import pytest
+from polling import until
 from servers import Running, Serve
 from toys import ToyBackend, ToyLoader
 from wire import Answer, Client
@@ -24,12 +25,6 @@ async def toy_of(running: Running) -> ToyBackend:
     model = await running.memory.engine.model("toy")
     backend: ToyBackend = model._backend  # type: ignore[assignment] # the toy's
     return backend
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 5) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 # what it looks at tells nobody
-            await asyncio.sleep(0.01)
 
 
 async def count_documents(client: Client, collection: str = COLLECTION) -> int:

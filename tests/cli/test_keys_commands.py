@@ -10,7 +10,6 @@ from shell import Said, run
 
 from memoryd.cli.keys import read_end
 from memoryd.errors import InvalidInputError
-from memoryd.memory.keys import Keyring
 
 KEY = re.compile(r"mk_k[0-9]+_[0-9a-f]{48}\n")
 
@@ -131,10 +130,9 @@ async def test_keys_are_listed_in_columns_without_their_secrets(admin: Shell) ->
 
 
 async def test_all_pages_of_keys_are_listed(running: Running, admin: Shell) -> None:
-    keyring = Keyring(running.memory.settings, running.memory.database)
     names = [f"n{number}" for number in range(120)]
     for name in names:
-        await keyring.create(name=name, scopes=["read"])
+        await running.memory.keys.create(name=name, scopes=["read"])
     assert [row[1] for row in rows(await admin.keys("list"))[1:]] == ["first", *names]
 
 

@@ -1,19 +1,20 @@
-"""The server that the clients talk to."""
+"""What runs the clients' scripts."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from servers import Running, Serve
-from vendors import cl100k_folder
-
-from memoryd.embeddings.engine import Engine
+from servers import Running
+from vendors import Runner
 
 
 @pytest_asyncio.fixture(scope="session")
-async def served(serve: Serve, engine: Engine) -> AsyncIterator[Running]:
-    """Give a server with the real model, which finds the table of cl100k where tiktoken does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TIKTOKEN_CACHE_DIR", str(cl100k_folder()))
-        async with serve(engine, model="all-minilm") as running:
-            yield running
+async def runner(
+    real_running: Running, cl100k_table: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Runner]:
+    """Give what runs scripts, which ask the server with the real model."""
+    folder = tmp_path_factory.mktemp("scripts")
+    runner = Runner(real_running.client.url, folder, cl100k_table.parent)
+    yield runner
+    await runner.close()

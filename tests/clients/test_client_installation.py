@@ -9,13 +9,16 @@ import pytest
 
 PYTHON = """#!/bin/bash
 case "$*" in
-  -VV) echo "Python 3.11.0" ;;
+  -VV) echo "Python ${PYTHON_VERSION-3.11.0}" ;;
   "-m venv"*) ;;
   *) echo "${*: -1}" >> "$CALLS"; [ ! -e "$BROKEN" ] ;;
 esac
 """
 NPM = """#!/bin/bash
 echo npm >> "$CALLS"
+"""
+NODE = """#!/bin/bash
+echo "${NODE_VERSION-v22.0.0}"
 """
 ALL = ["litellm.lock", "newest.lock", "npm", "openai-1.lock"]
 
@@ -33,14 +36,15 @@ class Checkout:
         shutil.copy(repository / "pyproject.toml", folder)
         self._write(folder / ".venv" / "bin" / "python", PYTHON)
         self._write(self._programs / "npm", NPM)
+        self._write(self._programs / "node", NODE)
         record = 'source "$0"; _inputs test > "$venv/.installed-test"'
         subprocess.run(["bash", "-c", record, folder / "scripts" / "setup"], check=True)
 
-    def installs(self, status: int = 0) -> list[str]:
+    def installs(self, status: int = 0, **variables: str) -> list[str]:
         """Return what a run installs, in order of names; it must end with that status."""
         self._calls.write_text("")
         path = os.pathsep.join([str(self._programs), os.environ["PATH"]])
-        names = {"CALLS": str(self._calls), "BROKEN": str(self.folder / "broken")}
+        names = {"CALLS": str(self._calls), "BROKEN": str(self.folder / "broken"), **variables}
         command = [self.folder / "scripts" / "clients"]
         result = subprocess.run(command, env={"PATH": path, **names}, capture_output=True)
         assert result.returncode == status, result.stderr
@@ -72,6 +76,22 @@ def test_a_lock_that_changes_installs_its_clients_anew(checkout: Checkout) -> No
         lock.write("# newer\n")
     assert checkout.installs() == ["openai-1.lock"]
     shutil.rmtree(checkout.folder / ".clients" / "node")
+    assert checkout.installs() == ["npm"]
+
+
+def test_each_language_installs_its_clients_anew_where_it_is_a_newer_one(
+    checkout: Checkout,
+) -> None:
+    checkout.installs()
+    assert checkout.installs(NODE_VERSION="v24.0.0") == ["npm"]
+    newer = {"NODE_VERSION": "v24.0.0", "PYTHON_VERSION": "3.12.0"}
+    assert checkout.installs(**newer) == [name for name in ALL if name != "npm"]
+
+
+def test_what_is_asked_of_npm_installs_its_clients_anew(checkout: Checkout) -> None:
+    checkout.installs()
+    with (checkout.folder / "requirements" / "clients" / "package.json").open("a") as package:
+        package.write("\n")
     assert checkout.installs() == ["npm"]
 
 

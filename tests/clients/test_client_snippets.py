@@ -3,21 +3,20 @@
 import ast
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from servers import Running
-from vendors import Run, link_node_modules, running
+from vendors import NODE, SHELL, Runner, link_node_modules
 
 _PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 _BLOCK = re.compile(
     r"^```(sh|python|js)\n(.*?)^```$(?:\n\n^```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL
 )
-_NAMES = {"python": "snippet.py", "js": "snippet.mjs", "sh": "snippet.sh"}
-_ENVIRONMENTS = {"python": "newest", "js": "node", "sh": "shell"}
+_ENDINGS = {"python": ".py", "js": ".mjs", "sh": ".sh"}
+_ENVIRONMENTS = {"python": "newest", "js": NODE, "sh": SHELL}
 _ADDRESS = "localhost:8765"
 _PACKAGES = {
     "aleph_alpha_client",
@@ -51,14 +50,16 @@ class Snippet:
         nodes = ast.walk(ast.parse(self.text)) if self.language == "python" else ()
         return {name for node in nodes for name in _imported(node)}
 
-    def run(self, folder: Path, address: str) -> Run:
-        """Write the script into a new folder, so that it asks the server at `address`."""
-        folder.mkdir()
-        link_node_modules(folder)
-        script = folder / _NAMES[self.language]
+    @property
+    def environment(self) -> str:
+        """Where it runs."""
+        return "litellm" if "litellm" in self.packages else _ENVIRONMENTS[self.language]
+
+    def write(self, folder: Path, address: str) -> Path:
+        """Write the script into `folder`, so that it asks the server at `address`."""
+        script = folder / f"line-{self.line}{_ENDINGS[self.language]}"
         script.write_text(self.text.replace(_ADDRESS, address), encoding="utf-8")
-        environment = _ENVIRONMENTS[self.language]
-        return Run(script, "litellm" if "litellm" in self.packages else environment)
+        return script
 
 
 def _imported(node: ast.AST) -> list[str]:
@@ -85,12 +86,11 @@ Said = dict[Snippet, asyncio.Task[bytes]]
 
 
 @pytest_asyncio.fixture(scope="session")
-async def said(served: Running, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Said]:
+async def said(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Said:
     """Give what each snippet prints, once it has ended."""
-    folder, address = tmp_path_factory.mktemp("snippets"), served.client.url.rpartition("/")[2]
-    runs = {each: each.run(folder / str(each.line), address) for each in SNIPPETS}
-    async with running(runs) as tasks:
-        yield tasks
+    folder, address = tmp_path_factory.mktemp("snippets"), runner.url.rpartition("/")[2]
+    link_node_modules(folder)
+    return {each: runner.start(each.write(folder, address), each.environment) for each in SNIPPETS}
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=str)

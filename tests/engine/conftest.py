@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from openers import OpenTiny
+from opening import open_model
 from tiny_models import KINDS, make_tiny
 
-from memoryd.embeddings.lanes import open_lanes
+from memoryd.embeddings.engine import LONG_INPUT_BYTES
 from memoryd.embeddings.llama import LlamaBackend
-from memoryd.embeddings.model import LONG_INPUT_BYTES, EmbeddingModel
+from memoryd.embeddings.model import EmbeddingModel
 from memoryd.embeddings.types import ModelSpec, Pooling, Tuning
 from memoryd.models.conversion import convert, describe_folder
 
@@ -52,10 +53,10 @@ def open_tiny(tiny_files: dict[str, Path]) -> OpenTiny:
     ) -> AsyncIterator[EmbeddingModel]:
         tuning = tuning or Tuning(lanes=2)
         backend = LlamaBackend(tiny_files[kind], pooling=pooling)
-        model = EmbeddingModel(
-            ModelSpec(kind, max_tokens=max_tokens),
+        model = open_model(
             backend,
-            open_lanes(backend, tuning),
+            ModelSpec(kind, max_tokens=max_tokens),
+            tuning,
             max_waiting_requests=max_waiting_requests,
             long_input_bytes=long_input_bytes,
         )

@@ -9,9 +9,9 @@ import numpy as np
 import psutil
 import pytest
 import pytest_asyncio
+from opening import open_model
 from variants import convert_variant
 
-from memoryd.embeddings.lanes import open_lanes
 from memoryd.embeddings.llama import LlamaBackend
 from memoryd.embeddings.llama_lane import LlamaLane
 from memoryd.embeddings.model import EmbeddingModel
@@ -21,6 +21,7 @@ from memoryd.errors import InputTooLongError
 CONTEXT_TOKENS = 4096
 LONG_TOKENS = 3000
 BULK = Tuning(lanes=2, batch_tokens=256)
+SPEC = ModelSpec("tiny")
 CONTEXT_KEYS = {"qwen3": "max_position_embeddings", "nomic-bert": "max_trained_positions"}
 
 
@@ -51,14 +52,9 @@ def backend(file: Path) -> WatchedBackend:
 
 @pytest_asyncio.fixture
 async def model(backend: WatchedBackend) -> AsyncIterator[EmbeddingModel]:
-    model = open_model(backend)
+    model = open_model(backend, SPEC, BULK, long_input_bytes=1 << 30)
     yield model
     await model.close()
-
-
-def open_model(backend: LlamaBackend, long_input_bytes: int = 1 << 30) -> EmbeddingModel:
-    lanes = open_lanes(backend, BULK)
-    return EmbeddingModel(ModelSpec("tiny"), backend, lanes, long_input_bytes=long_input_bytes)
 
 
 def random_ids(length: int, seed: int = 1) -> list[int]:
@@ -136,7 +132,7 @@ async def test_the_tokens_of_a_long_input_have_vectors(model: EmbeddingModel) ->
 
 async def test_what_a_long_input_may_take_bounds_its_length(backend: WatchedBackend) -> None:
     most_bytes = backend.estimate_lane_bytes(1500, backend.pooling)
-    model = open_model(backend, most_bytes)
+    model = open_model(backend, SPEC, BULK, long_input_bytes=most_bytes)
     assert model.max_tokens == 1500
     embeddings = await model.embed([random_ids(LONG_TOKENS)])
     assert (embeddings.token_count, embeddings.truncated) == (1500, 1)
@@ -149,7 +145,7 @@ async def test_what_a_long_input_may_take_bounds_its_tokens_vectors_too(
     backend: WatchedBackend,
 ) -> None:
     most_bytes = backend.estimate_lane_bytes(1500, backend.pooling)
-    model = open_model(backend, most_bytes)
+    model = open_model(backend, SPEC, BULK, long_input_bytes=most_bytes)
     await model.embed_tokens([random_ids(LONG_TOKENS)])
     assert backend.lanes[-1].memory_bytes <= most_bytes
     await model.close()

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytest_asyncio
+from opening import open_model
 
-from memoryd.embeddings.lanes import open_lanes
 from memoryd.embeddings.library import fastest_weight_type
 from memoryd.embeddings.llama import LlamaBackend
 from memoryd.embeddings.model import EmbeddingModel
@@ -119,7 +119,7 @@ async def in_float32(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     file = folder / "all-minilm-f32.gguf"
     convert(entry, folder, file, "f32")
     backend = LlamaBackend(file)
-    model = EmbeddingModel(ModelSpec("float32"), backend, open_lanes(backend, Tuning(lanes=2)))
+    model = open_model(backend, ModelSpec("float32"), Tuning(lanes=2))
     yield model
     await model.close()
 

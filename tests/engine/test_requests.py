@@ -1,13 +1,27 @@
 """Every field of every request that the engine takes changes what it gives."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
 import pytest
 import pytest_asyncio
-from toys import BEGIN, END, MAX_TOKENS, WORDS, ToyBackend, ToyShelf, open_toy, toy_vector
+from polling import until
+from toys import (
+    BEGIN,
+    CAT_ID,
+    DOG_ID,
+    END,
+    FISH_ID,
+    MAX_TOKENS,
+    WORDS,
+    ToyBackend,
+    ToyShelf,
+    open_toy,
+    toy_vector,
+)
 
 from memoryd.config import Settings
 from memoryd.embeddings.engine import Engine, EngineLimits
@@ -21,6 +35,7 @@ from memoryd.errors import (
     TooLargeError,
 )
 from memoryd.memory.embed import EmbedOptions, embed
+from memoryd.memory.models import ModelLoader
 from memoryd.memory.state import Memory
 from memoryd.vectors.similarity import normalize
 
@@ -30,7 +45,6 @@ SPEC = ModelSpec(
     document_prefix="green {title} | ",
     instruction="plum",
 )
-CAT_ID, DOG_ID, FISH_ID = (WORDS.index(word) + 5 for word in ("cat", "dog", "fish"))
 
 
 @pytest.fixture
@@ -56,6 +70,34 @@ async def reranker() -> AsyncIterator[EmbeddingModel]:
 async def per_token() -> AsyncIterator[EmbeddingModel]:
     toy = open_toy(ToyBackend(pooling="none"))
     yield toy
+    await toy.close()
+
+
+class SlowlyTokenizing(ToyBackend):
+    """Take its time for each text, and count them."""
+
+    tokenized = 0
+
+    def tokenize(
+        self, text: str, max_tokens: int | None = None, *, parse_special: bool = False
+    ) -> Tokens:
+        """Sleep first."""
+        self.tokenized += 1
+        time.sleep(0.005)
+        return super().tokenize(text, max_tokens, parse_special=parse_special)
+
+
+async def test_what_nobody_waits_for_any_more_is_not_tokenized_to_the_end() -> None:
+    backend = SlowlyTokenizing()
+    toy = open_toy(backend, SPEC)
+    asking = [asyncio.create_task(toy.embed(["cat dog " * 100] * 2000)) for _ in range(4)]
+    await until(lambda: backend.tokenized >= 4)
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    begun = backend.tokenized
+    assert (await toy.embed(["fish " * 2000])).truncated == 1  # the threads are free again
+    assert backend.tokenized <= begun + 3
     await toy.close()
 
 
@@ -402,7 +444,8 @@ async def memory(toy: EmbeddingModel) -> AsyncIterator[Memory]:
 
 
 def memory_over(engine: Engine, **settings: Any) -> Memory:
-    return Memory(Settings(**settings), None, engine)  # type: ignore[arg-type] # needs no database
+    chosen = Settings(**settings)
+    return Memory(chosen, None, engine, ModelLoader.of(chosen))  # type: ignore[arg-type] # needs no database
 
 
 async def embedded(memory: Memory, toy: EmbeddingModel, text: Input, **options: Any) -> Vectors:

@@ -103,9 +103,9 @@ async def test_more_tokens_than_an_answer_should_tell_are_refused(toy: Embedding
 @pytest.mark.parametrize("token", [-1, 20, 2**40])
 async def test_ids_that_are_not_the_models_are_refused(toy: EmbeddingModel, token: int) -> None:
     for refused in (
-        toy.tokenizer.tokenize(["cat", token]),
+        toy.tokenizer.tokenize(["cat", token], "content"),
         toy.tokenizer.spell([5, token], "tokens"),
-        toy.tokenizer.detokenize([5, token], "ids", skip_special=True),
+        toy.tokenizer.detokenize([[5], [5, token]], "ids", skip_special=True),
     ):
         with pytest.raises(InvalidInputError, match=f"{token} is no token"):
             await refused

@@ -4,9 +4,9 @@ import hashlib
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
-import pytest_asyncio
 from local_hub import FileServer
 
 from memoryd.cli.model_reports import print_brought
@@ -26,17 +26,29 @@ from memoryd.models.cl100k import (
 from memoryd.models.downloads import tell_nobody
 
 NOWHERE = "http://127.0.0.1:9/cl100k_base.tiktoken"
+PACKAGE = "litellm-1.60.0"
 
 
-@pytest_asyncio.fixture(scope="module")
-async def table_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the real table, out of the package, since its own server can't be reached."""
-    return await fetch_table(tmp_path_factory.mktemp("fetched"), address=NOWHERE)
+@pytest.fixture(scope="session")
+def content(cl100k_table: Path) -> bytes:
+    """Give the real table."""
+    return cl100k_table.read_bytes()
 
 
-@pytest.fixture(scope="module")
-def content(table_file: Path) -> bytes:
-    return table_file.read_bytes()
+@pytest.fixture
+def package_with_table(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pip find a package that has the table, and no network."""
+    files = {
+        f"litellm/litellm_core_utils/tokenizers/{CACHE_NAME}": content,
+        f"{PACKAGE}.dist-info/METADATA": "Metadata-Version: 2.1\nName: litellm\nVersion: 1.60.0\n",
+        f"{PACKAGE}.dist-info/WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\n",
+        f"{PACKAGE}.dist-info/RECORD": "",
+    }
+    with ZipFile(tmp_path / f"{PACKAGE}-py3-none-any.whl", "w") as wheel:
+        for name, data in files.items():
+            wheel.writestr(name, data)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +58,8 @@ def other_content(content: bytes) -> bytes:
 
 
 @pytest.fixture
-def table(table_file: Path) -> Table:
-    found = load_table(table_file.parent.parent)
+def table(cl100k_table: Path) -> Table:
+    found = load_table(cl100k_table.parent.parent)
     assert found is not None
     return found
 
@@ -61,7 +73,7 @@ def no_tiktoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def models_dir(tmp_path: Path) -> Path:
+def own_models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
@@ -71,23 +83,23 @@ def put(content: bytes, path: Path) -> Path:
     return path
 
 
-def test_where_its_server_cannot_be_reached_a_package_has_the_table(
-    table_file: Path, content: bytes
-) -> None:
-    assert hashlib.sha256(content).hexdigest() == SHA256
-    assert [path.name for path in table_file.parent.iterdir()] == [CACHE_NAME]
+@pytest.mark.usefixtures("package_with_table")
+async def test_where_its_server_cannot_be_reached_a_package_has_the_table(own_models: Path) -> None:
+    path = await fetch_table(own_models, address=NOWHERE)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == SHA256
+    assert [path.name for path in path.parent.iterdir()] == [CACHE_NAME]
 
 
 @pytest.mark.usefixtures("no_package")
 async def test_the_table_is_fetched_from_its_own_server_and_once(
-    file_server: FileServer, content: bytes, models_dir: Path
+    file_server: FileServer, content: bytes, own_models: Path
 ) -> None:
     file_server.content = content
     steps: list[tuple[str, int, int | None]] = []
     for _ in range(2):
         address = f"{file_server.url}/cl100k_base.tiktoken"
-        path = await fetch_table(models_dir, lambda *step: steps.append(step), address=address)
-        assert path == table_path(models_dir)
+        path = await fetch_table(own_models, lambda *step: steps.append(step), address=address)
+        assert path == table_path(own_models)
         assert path.read_bytes() == file_server.content
     assert [request.path for request in file_server.requests] == ["/cl100k_base.tiktoken"]
     assert steps[-1] == ("fetching the table of cl100k", SIZE_BYTES, SIZE_BYTES)
@@ -95,25 +107,25 @@ async def test_the_table_is_fetched_from_its_own_server_and_once(
 
 @pytest.mark.usefixtures("no_package")
 async def test_other_bytes_are_refused_with_what_to_do(
-    file_server: FileServer, other_content: bytes, models_dir: Path
+    file_server: FileServer, other_content: bytes, own_models: Path
 ) -> None:
     file_server.content = other_content
     with pytest.raises(ModelFileError, match="not the file that memoryd knows") as raised:
-        await fetch_table(models_dir, address=file_server.url)
+        await fetch_table(own_models, address=file_server.url)
     assert "the package could not be fetched" in raised.value.message
     assert f"copy {CACHE_NAME} from where tiktoken keeps it" in raised.value.message
-    assert load_table(models_dir) is None
+    assert load_table(own_models) is None
 
 
 async def test_a_broken_table_is_fetched_again(
-    file_server: FileServer, content: bytes, other_content: bytes, models_dir: Path
+    file_server: FileServer, content: bytes, other_content: bytes, own_models: Path
 ) -> None:
-    path = put(other_content, table_path(models_dir))
-    assert load_table(models_dir) is None
+    path = put(other_content, table_path(own_models))
+    assert load_table(own_models) is None
     file_server.content = content
-    await fetch_table(models_dir, tell_nobody, address=file_server.url)
+    await fetch_table(own_models, tell_nobody, address=file_server.url)
     assert path.read_bytes() == file_server.content
-    assert load_table(models_dir) is not None
+    assert load_table(own_models) is not None
 
 
 async def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -125,7 +137,7 @@ async def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> No
 @pytest.mark.parametrize("variable", ["TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR", None])
 def test_the_table_is_found_where_tiktoken_keeps_it(
     content: bytes,
-    models_dir: Path,
+    own_models: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     variable: str | None,
@@ -134,55 +146,55 @@ def test_the_table_is_found_where_tiktoken_keeps_it(
     if variable:
         folder = tmp_path / "kept"
         monkeypatch.setenv(variable, str(folder))
-    assert load_table(models_dir) is None
+    assert load_table(own_models) is None
     put(content, folder / CACHE_NAME)
-    assert load_table(models_dir) is not None
+    assert load_table(own_models) is not None
 
 
 @pytest.mark.parametrize("value", ["", "elsewhere"])
 def test_tiktokens_own_variable_comes_before_the_others(
     content: bytes,
-    models_dir: Path,
+    own_models: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     value: str,
 ) -> None:
     put(content, tmp_path / "kept" / CACHE_NAME)
     monkeypatch.setenv("DATA_GYM_CACHE_DIR", str(tmp_path / "kept"))
-    assert load_table(models_dir) is not None
+    assert load_table(own_models) is not None
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", value)
-    assert load_table(models_dir) is None
+    assert load_table(own_models) is None
 
 
 @pytest.mark.parametrize("is_truncated", [True, False])
 def test_a_broken_table_is_passed_over(
     content: bytes,
     other_content: bytes,
-    models_dir: Path,
+    own_models: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     is_truncated: bool,
 ) -> None:
-    put(content[:-1] if is_truncated else other_content, table_path(models_dir))
-    assert load_table(models_dir) is None
+    put(content[:-1] if is_truncated else other_content, table_path(own_models))
+    assert load_table(own_models) is None
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "kept"))
     put(content, tmp_path / "kept" / CACHE_NAME)
-    assert load_table(models_dir) is not None
+    assert load_table(own_models) is not None
 
 
-def test_threads_that_need_it_at_once_share_one_table(content: bytes, models_dir: Path) -> None:
-    put(content, table_path(models_dir))
+def test_threads_that_need_it_at_once_share_one_table(content: bytes, own_models: Path) -> None:
+    put(content, table_path(own_models))
     with ThreadPoolExecutor(4) as pool:
-        tables = list(pool.map(load_table, [models_dir] * 8))
+        tables = list(pool.map(load_table, [own_models] * 8))
     assert tables[0] is not None
     assert all(table is tables[0] for table in tables)
 
 
-def test_a_table_that_is_taken_away_is_no_longer_used(content: bytes, models_dir: Path) -> None:
-    path = put(content, table_path(models_dir))
-    assert load_table(models_dir) is not None
+def test_a_table_that_is_taken_away_is_no_longer_used(content: bytes, own_models: Path) -> None:
+    path = put(content, table_path(own_models))
+    assert load_table(own_models) is not None
     path.unlink()
-    assert load_table(models_dir) is None
+    assert load_table(own_models) is None
 
 
 @pytest.mark.parametrize(
@@ -220,14 +232,16 @@ def test_an_id_that_means_nothing_is_refused(table: Table, token: int) -> None:
     assert raised.value.param == "input[3]"
 
 
+@pytest.mark.usefixtures("package_with_table")
 async def test_the_table_is_pulled_like_a_model(
-    models_dir: Path, capsys: pytest.CaptureFixture[str]
+    own_models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("https_proxy", NOWHERE)
     for name, said in (("cl100k", "here now"), (" CL100K:latest", "here already")):
-        brought = await pull_model(ModelLoader(models_dir), name)
+        brought = await pull_model(ModelLoader(own_models), name)
         assert (brought.name, brought.is_here, brought.kind) == ("cl100k", True, None)
-        assert (brought.path, brought.size_bytes) == (table_path(models_dir), SIZE_BYTES)
+        assert (brought.path, brought.size_bytes) == (table_path(own_models), SIZE_BYTES)
         assert brought.was_here == (said == "here already")
         print_brought(brought)
         printed = capsys.readouterr().out
-        assert printed == f"cl100k is {said}: {table_path(models_dir)} (1.7 MB)\n"
+        assert printed == f"cl100k is {said}: {table_path(own_models)} (1.7 MB)\n"

@@ -1,6 +1,7 @@
 """What commands and routes do with models, on tiny models that are really run."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from local_hub import LocalHub
 from safetensors.numpy import load_file, save_file
 from tiny_models import POSITIONS, WIDTH, make_tiny
 
+from memoryd.embeddings.measurements import file_digest
 from memoryd.embeddings.trial import ModelFacts, Trial
 from memoryd.embeddings.tuning import Measured
 from memoryd.embeddings.types import Tuning
@@ -28,7 +30,6 @@ from memoryd.memory.model_changes import (
     as_weight_type,
     import_model,
     pull_model,
-    remove_model,
 )
 from memoryd.memory.model_listing import (
     ModelSummary,
@@ -36,6 +37,7 @@ from memoryd.memory.model_listing import (
     list_models,
     suggest_names,
 )
+from memoryd.memory.model_removal import remove_model
 from memoryd.memory.model_tuning import faster_weight_type, speeds_of, tune_model
 from memoryd.memory.models import ModelLoader
 from memoryd.models.catalog import find_entry
@@ -96,8 +98,9 @@ async def test_of_a_file_that_was_dropped_is_told_what_it_says_itself(
     path = loader.models_dir / "mine.gguf"
     shutil.copy(tiny_files / "qwen3.gguf", path)
     untried = (await listed(loader))["mine"]
-    assert (untried.is_here, untried.path, untried.dimensions) == (True, path, None)
-    model = await describe_model(loader, "MINE.gguf")
+    assert (untried.is_here, untried.path, untried.dimensions) == (True, path, WIDTH)
+    assert (untried.kind, untried.weight_type) == ("embedding", "f32")
+    model = await describe_model(loader, loader.resolve("MINE.gguf"))
     assert (model.architecture, model.pooling, model.weight_type) == ("qwen3", "last", "f32")
     assert (model.dimensions, model.kind, model.speeds) == (WIDTH, "embedding", ())
     assert model.size_bytes == path.stat().st_size
@@ -111,6 +114,7 @@ async def test_a_file_shows_that_a_model_is_a_reranker(
     loader: ModelLoader, tiny_files: Path
 ) -> None:
     shutil.copy(tiny_files / "bert-rank.gguf", loader.models_dir / "mine.gguf")
+    assert (await listed(loader))["mine"].kind == "reranker"
     model = await describe_model(loader, "mine")
     assert (model.kind, model.pooling) == ("reranker", "rank")
 
@@ -128,17 +132,24 @@ async def test_a_model_that_is_described_wrongly_is_listed_with_its_fault(
         remove_model(loader, "wrong")
 
 
+async def test_a_file_that_is_no_gguf_is_listed_with_its_fault(loader: ModelLoader) -> None:
+    (loader.models_dir / "wreck.gguf").write_bytes(b"GGUF" + 100 * b"\xff")
+    model = (await listed(loader))["wreck"]
+    assert "wreck.gguf is no GGUF" in model.fault
+    assert (model.is_here, model.kind) == (False, None)
+
+
 async def test_a_model_whose_name_another_has_taken_is_not_listed(
     loader: ModelLoader, gguf_hub: LocalHub, tiny_files: Path
 ) -> None:
     assert "bge-m3" in await listed(loader)
     offer_tiny(gguf_hub, loader, tiny_files)
     assert "bge-m3" not in await listed(loader)
-    assert (await describe_model(loader, "bge-m3")).name == "tiny"
+    assert loader.resolve("bge-m3") == "tiny"
 
 
 async def test_of_a_model_that_is_not_here_the_gallery_is_told(loader: ModelLoader) -> None:
-    model = await describe_model(loader, "Qwen3-Embedding:0.6b")
+    model = await describe_model(loader, "qwen3-embedding-0.6b")
     entry = find_entry("qwen3-embedding-0.6b", loader.models_dir)
     assert (model.is_here, model.path, model.size_bytes) == (False, None, None)
     assert model.name == entry.name
@@ -451,3 +462,16 @@ def test_words_that_are_none_of_the_choices_are_refused(
 ) -> None:
     with pytest.raises(InvalidInputError, match=f"'{text}' must be one of"):
         read(text)
+
+
+def test_a_file_is_hashed_once_for_each_version_of_it(tmp_path: Path) -> None:
+    path, copy = tmp_path / "a.gguf", tmp_path / "b.gguf"
+    path.write_bytes(b"one")
+    first, changed_ns = file_digest(path), path.stat().st_mtime_ns
+    shutil.copy(path, copy)
+    assert file_digest(copy) == first
+    path.write_bytes(b"two")
+    os.utime(path, ns=(changed_ns, changed_ns))
+    assert file_digest(path) == first  # as far as can be seen, it is the same
+    os.utime(path, ns=(changed_ns, changed_ns + 1))
+    assert file_digest(path) != first

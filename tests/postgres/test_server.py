@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
 import psutil
 import pytest
 import pytest_asyncio
+from polling import until
 
 from memoryd.errors import DataDirectoryError, PostgresError
 from memoryd.postgres.accounts import find_account
@@ -97,12 +98,6 @@ async def fetch(dsn: str, query: str) -> object:
 
 def postmaster_pid(data_dir: Path) -> int:
     return int((data_dir / "postgres" / "postmaster.pid").read_text().split("\n")[0])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
-        while not condition():  # noqa: ASYNC110 - other processes set no asyncio.Event
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import asyncpg
 import pytest
 from serving import serve
 
@@ -36,9 +37,10 @@ def test_the_table_has_every_route_of_the_peers_and_no_other(page: str) -> None:
     assert set(_ROUTE.findall(_section(page, "Routes"))) == served - _OWN
 
 
-def test_the_recipe_of_mindx_does_what_the_page_says(
+async def test_the_recipe_of_mindx_does_what_the_page_says(
     page: str, commands: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
+    variables = {**environment, "PATH": str(commands)}
     section = _section(page, "mindX: Ollama's API and pgvector")
     port = str(_free_port())
     command, recipe = (
@@ -47,14 +49,40 @@ def test_the_recipe_of_mindx_does_what_the_page_says(
     name, *arguments = shlex.split(command)
     with serve(commands / name, *arguments, cwd=tmp_path, environment=environment) as server:
         assert server.url.endswith(f":{port}")
-        result = subprocess.run(
-            [sys.executable, "-c", recipe],
-            env={**environment, "PATH": str(commands)},
-            capture_output=True,
-            text=True,
-        )
+        assert _run(variables, sys.executable, "-c", recipe) == _block(section, "text")
+        address = _run(variables, commands / name, "db", "url").strip()
+        connection = await asyncpg.connect(address)
+        try:
+            await _refuse_memoryds_own(connection)
+        finally:
+            await connection.close()
+
+
+def _run(variables: dict[str, str], *command: str | Path) -> str:
+    result = subprocess.run(command, env=variables, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == _block(section, "text")
+    return result.stdout
+
+
+async def _refuse_memoryds_own(connection: asyncpg.Connection) -> None:
+    """Check that the role can use nothing that is memoryd's, nor make schemas of its own."""
+    schemas = {
+        row["nspname"]: row["is_usable"]
+        for row in await connection.fetch(
+            "SELECT nspname, has_schema_privilege(oid, 'USAGE') AS is_usable FROM pg_namespace"
+            " WHERE nspname = 'memoryd' OR nspname ~ '^c_[0-9]+$'"
+        )
+    }
+    assert set(schemas) >= {"memoryd", "c_1"}
+    assert not any(schemas.values())
+    for statement in (
+        "SELECT * FROM memoryd.collections",
+        "SELECT * FROM c_1.documents",
+        "DROP SCHEMA memoryd CASCADE",
+        "CREATE SCHEMA mine",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
 
 
 def _section(page: str, title: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -11,9 +12,11 @@ from memoryd_process import MemorydProcess, command, environment, serving
 from toys import ToyShelf
 from wire import Client
 
+from memoryd.config import Settings
 from memoryd.embeddings.engine import Engine
-from memoryd.errors import ConflictError, ModelNotFoundError
-from memoryd.memory.model_changes import remove_model
+from memoryd.errors import ConflictError, ModelNotFoundError, SetupError
+from memoryd.memory.model_changes import import_model, pull_model
+from memoryd.memory.model_removal import remove_model
 from memoryd.memory.models import ModelLoader
 from memoryd.postgres.server import read_lock
 
@@ -177,6 +180,15 @@ async def test_an_alias_takes_no_collection_from_its_own_model() -> None:
             assert model.spec.name == "b"
 
 
+async def test_an_alias_does_not_expire_in_the_place_of_the_model_that_it_hides() -> None:
+    async with Engine(AliasedShelf("a", "b")) as engine:
+        async with engine.using("b", -1) as model:
+            assert model.spec.name == "a"
+        engine.expire("b")
+        await asyncio.sleep(0.05)
+        assert engine.is_loaded("a")
+
+
 @pytest.mark.parametrize("name", ["mine", "MINE:latest", "bge-m3"])
 def test_who_removes_an_alias_does_not_remove_the_model(tmp_path: Path, name: str) -> None:
     (tmp_path / "all-minilm-bf16.gguf").touch()
@@ -185,6 +197,39 @@ def test_who_removes_an_alias_does_not_remove_the_model(tmp_path: Path, name: st
     with pytest.raises(ConflictError, match="all-minilm"):
         remove_model(loader, name)
     assert len(list(tmp_path.glob("*.gguf"))) == 2
+
+
+def files_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["mine", "MINE:latest", "org/x"])
+async def test_no_model_is_brought_in_under_an_alias(tmp_path: Path, name: str) -> None:
+    loader = ModelLoader(tmp_path, aliases={"mine": "all-minilm", "org/x": "all-minilm"})
+    with pytest.raises(ConflictError, match="setting alias"):
+        await import_model(loader, "hf:some/tiny:tiny.gguf", name=name)
+    with pytest.raises(ConflictError, match="setting alias"):
+        await pull_model(loader, "hf:org/x")
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "A=all-minilm,a:latest=bge-m3",
+        {"a": "all-minilm", "A": "bge-m3"},
+        {"library/a": "all-minilm", "a": "all-minilm"},
+    ],
+)
+def test_an_alias_that_is_given_twice_in_two_spellings_is_refused(given: Any) -> None:
+    with pytest.raises(SetupError, match="gives the same name"):
+        ModelLoader.of(Settings(alias=given))
+
+
+def test_an_alias_that_leads_nowhere_any_more_is_no_other_model(tmp_path: Path) -> None:
+    loader = ModelLoader(tmp_path, aliases={"text-embedding-3-small": "gone"})
+    with pytest.raises(ModelNotFoundError, match="gone"):
+        loader.resolve("text-embedding-3-small")
 
 
 def test_an_alias_may_be_one_of_openais_names(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Return as soon as `condition` holds; fail where it doesn't in a few seconds."""
-    async with asyncio.timeout(5):
+    """Return as soon as `condition` holds; fail where it doesn't for a quarter of a minute."""
+    async with asyncio.timeout(15):
         while True:
             if condition():
                 return
