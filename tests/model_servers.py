@@ -1,7 +1,7 @@
 """memoryd over a models directory of the test's own, with tiny models that are really run."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +12,8 @@ from tiny_models import make_tiny
 
 from memoryd.config import Settings
 from memoryd.embeddings.engine import Engine
+from memoryd.embeddings.measurements import find_measurement, fingerprint, keep_measurement
+from memoryd.embeddings.trial import Trial
 from memoryd.memory.models import ModelLoader
 from memoryd.models.conversion import convert, describe_folder
 
@@ -31,6 +33,10 @@ def _tiny(kind: str, name: str) -> bytes:
         return target.read_bytes()
 
 
+# Of default models, which are tried when their servers start: half a second for each.
+_TRIALS: dict[str, Trial] = {}
+
+
 @asynccontextmanager
 async def serve_tiny(
     serve: Serve, models_dir: Path, *kinds: str, **settings: Any
@@ -45,6 +51,12 @@ async def serve_tiny(
         put_tiny("bert", default)
     for kind in kinds:
         put_tiny(kind, models_dir / f"{kind}.gguf")
+    key = fingerprint(default, None, 0)
+    if trial := _TRIALS.get(key):
+        with suppress(OSError):  # where it can't be kept, it is tried again
+            keep_measurement(models_dir, key, trial)
     loader = ModelLoader.of(Settings(**chosen))
     async with Engine(loader) as engine, serve(engine, **chosen) as running:
+        if trial := find_measurement(models_dir, key):
+            _TRIALS[key] = trial
         yield running

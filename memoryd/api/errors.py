@@ -122,8 +122,10 @@ def error_object(error: errors.MemorydError) -> ErrorObject:
 
 
 def _shown(message: str) -> str:
-    """Return a message that quotes no more than the beginning of what a client sent."""
-    return message if len(message) <= _MESSAGE_CHARS else f"{message[:_MESSAGE_CHARS]}…"
+    """Return a message that doesn't quote all of a long value: its beginning and its end tell."""
+    if len(message) <= _MESSAGE_CHARS:
+        return message
+    return f"{message[: _MESSAGE_CHARS // 2]}…{message[-_MESSAGE_CHARS // 2 :]}"
 
 
 def error_response(request: web.Request, error: errors.MemorydError) -> web.Response:

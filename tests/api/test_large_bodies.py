@@ -14,7 +14,7 @@ from wire import Answer, Client
 from memoryd.api import limits
 
 LARGEST_BYTES = 64 << 20
-LONGEST_STALL_S = 0.4
+LONGEST_STALL_S = 1.0
 _PIECE_BYTES = 1 << 18
 IDS = [
     ("/v1/embeddings", b'{"model": "toy", "input": [%s]}'),
