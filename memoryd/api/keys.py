@@ -59,7 +59,7 @@ class KeyBody(Body):
         str, Field(min_length=1, max_length=limits.KEY_NAME_CHARS), AfterValidator(_check_name)
     ]
     scopes: Annotated[list[Scope], AfterValidator(_refuse_twice)] = Field(
-        ["read"], min_length=1, json_schema_extra={"uniqueItems": True}
+        ["read"], min_length=1, fail_fast=True, json_schema_extra={"uniqueItems": True}
     )
     collections: list[CollectionName] | None = Field(
         None,

@@ -37,6 +37,7 @@ IDS = [
     ),
     ("/batch_semantic_embed", b'{"representation": "query", "prompts": [%s]}'),
     ("/v1/collections/default/search", b'{"query": [%s]}'),
+    ("/v1/keys", b'{"name": "x", "scopes": [%s]}'),
 ]
 T = TypeVar("T")
 
