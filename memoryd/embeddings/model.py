@@ -182,12 +182,7 @@ class EmbeddingModel:
         self._check_count(len(inputs), field)
         with self._batcher.admitted():
             limit = min(max_tokens or self.max_tokens, self.max_tokens)
-            encoded = await self.tokenizer.encode_all(
-                inputs, prefix, limit if truncate and side == "right" else None, field
-            )
-            if not truncate:
-                self._refuse_too_long(encoded, limit, field)
-            cut, truncated = self._fit(encoded, limit, side)
+            cut, truncated = await self._encode(inputs, prefix, limit, truncate, side, field)
             vectors = await self._batcher.embed(cut)
         stacked = np.stack(vectors) if vectors else self._no_vectors()
         return Embeddings(normalize(stacked, norm), sum(map(len, cut)), truncated)
@@ -223,12 +218,7 @@ class EmbeddingModel:
         longest = _longest_input(self._backend, "none", self._long_input_bytes)
         limit = min(max_tokens or self.max_tokens, self.max_tokens, longest)
         with self._batcher.admitted():
-            encoded = await self.tokenizer.encode_all(
-                inputs, prefix, limit if truncate and side == "right" else None, field
-            )
-            if not truncate:
-                self._refuse_too_long(encoded, limit, field)
-            cut, truncated = self._fit(encoded, limit, side)
+            cut, truncated = await self._encode(inputs, prefix, limit, truncate, side, field)
             count = sum(map(len, cut))
             if 4 * self.dimensions * count > _MAX_TOKEN_VECTOR_BYTES:
                 raise TooLargeError(f"{count} tokens are too many for one request", field.name)
@@ -277,10 +267,25 @@ class EmbeddingModel:
                 f"{count} inputs are too many for one request: send {most} at most", field.name
             )
 
-    def _refuse_too_long(self, encoded: Sequence[Tokens], limit: int, field: InputField) -> None:
-        for at, tokens in enumerate(encoded):
-            if len(tokens) > limit:
-                raise _too_long(field.item_name(at), len(tokens), limit)
+    async def _encode(
+        self,
+        inputs: Sequence[Input],
+        prefix: str,
+        limit: int,
+        truncate: bool,
+        side: Side,
+        field: InputField,
+    ) -> tuple[list[Tokens], int]:
+        """Return the tokens of each input, `limit` at most, and how many inputs were cut.
+
+        Raises InputTooLongError for one that is longer, where `truncate` is False.
+        """
+        # To cut on the left, or to tell how long an input is, takes all of its tokens.
+        needed = limit if truncate and side == "right" else None
+        encoded = await self.tokenizer.encode_all(inputs, prefix, needed, field)
+        if not truncate:
+            _refuse_too_long(encoded, limit, field)
+        return self._fit(encoded, limit, side)
 
     def _fit(
         self, encoded: Sequence[Tokens], limit: int, side: Side = "right"
@@ -328,6 +333,12 @@ class EmbeddingModel:
         await self.tokenizer.close()
         await self._batcher.close()
         self._backend.close()
+
+
+def _refuse_too_long(encoded: Sequence[Tokens], limit: int, field: InputField) -> None:
+    for at, tokens in enumerate(encoded):
+        if len(tokens) > limit:
+            raise _too_long(field.item_name(at), len(tokens), limit)
 
 
 def _too_long(name: str, count: int, limit: int) -> InputTooLongError:
