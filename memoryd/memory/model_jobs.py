@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from memoryd.errors import MemorydError, NotFoundError, OverloadedError
+from memoryd.memory.background import BackgroundTasks
 from memoryd.models.downloads import FETCHING, Progress
 
 logger = logging.getLogger(__name__)
@@ -59,21 +60,19 @@ class ModelJobs:
     def __init__(self) -> None:
         """Begin with nothing under way."""
         self._jobs: dict[str, ModelJob] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
 
     def start(self, model: str, work: Work) -> ModelJob:
         """Let `work` begin, which is given a function to tell its progress to.
 
         Raises OverloadedError where too many are under way.
         """
-        if len(self._tasks) >= MAX_UNDER_WAY:
+        if sum(not job.has_ended for job in self._jobs.values()) >= MAX_UNDER_WAY:
             raise OverloadedError(
                 f"{MAX_UNDER_WAY} models are being fetched: try again when one has come", 10
             )
         job = self._remember(ModelJob(model))
-        task = asyncio.create_task(_run(job, work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(_run(job, work))
         return job
 
     def record(self, model: str) -> ModelJob:
@@ -98,9 +97,7 @@ class ModelJobs:
 
     async def stop(self) -> None:
         """End what is under way; downloads go on where they were, once they are asked for again."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
 
     def _remember(self, job: ModelJob) -> ModelJob:
         self._forget()
