@@ -150,7 +150,7 @@ def _url(host: str, port: int) -> str:
 
 def check_exposure(settings: Settings, *, has_keys: bool = False) -> None:
     """Raise SetupError where others could reach memoryd without a key and nobody has allowed it."""
-    if settings.api_key or has_keys or settings.allow_no_key or not settings.is_exposed:
+    if settings.api_key or has_keys or not settings.must_have_key:
         return
     raise SetupError(
         f"{settings.host or 'an empty host'} can be reached from other machines: set "

@@ -182,6 +182,11 @@ class Settings(BaseModel):
         """Whether other machines can reach memoryd."""
         return not is_loopback(self.host)
 
+    @property
+    def must_have_key(self) -> bool:
+        """Whether a key is a must: others reach memoryd, and the user allows none without one."""
+        return self.is_exposed and not self.allow_no_key
+
     @field_validator("data_dir", "models_dir")
     @classmethod
     def _find(cls, path: Path) -> Path:

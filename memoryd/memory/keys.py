@@ -83,9 +83,7 @@ class Keyring:
         Where others reach memoryd they do, unless the user said otherwise: also when the last key
         was revoked elsewhere.
         """
-        if self._settings.api_key or (
-            self._settings.is_exposed and not self._settings.allow_no_key
-        ):
+        if self._settings.api_key or self._settings.must_have_key:
             return True
         return await self._any.get(0)
 
@@ -219,7 +217,7 @@ class Keyring:
                 "or revoke the others before",
                 "id",
             )
-        if self._settings.is_exposed and not self._settings.allow_no_key:
+        if self._settings.must_have_key:
             raise ConflictError(
                 "this is the last API key, and without one nobody could use a memoryd that other "
                 "machines can reach: make another before",
