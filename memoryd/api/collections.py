@@ -10,7 +10,7 @@ from memoryd.api.access import GRANT, require_all_collections, require_collectio
 from memoryd.api.bodies import Body, parse, read_json
 from memoryd.api.errors import json_response
 from memoryd.api.fields import CollectionName, Cursor, Language, Metadata, Time, write_time
-from memoryd.api.paging import PageQuery, write_cursor
+from memoryd.api.paging import PageQuery
 from memoryd.api.queries import read_query
 from memoryd.api.state import MEMORY
 from memoryd.documents.types import Chunking, Collection, Precision
@@ -131,12 +131,15 @@ async def list_(request: web.Request) -> web.Response:
     found = await storage.list_collections(
         memory.database,
         after=query.after_text(""),
-        limit=query.limit + 1,
+        limit=query.limit_and_one,
         among=request[GRANT].collection_numbers,
     )
-    page = await collections.describe_all(memory, found[: query.limit])
-    cursor = write_cursor(found[query.limit - 1].name) if len(found) > query.limit else None
-    answer: CollectionsAnswer = {"collections": list(map(_answer, page)), "next_cursor": cursor}
+    page, cursor = query.cut(found, lambda collection: collection.name)
+    described = await collections.describe_all(memory, page)
+    answer: CollectionsAnswer = {
+        "collections": list(map(_answer, described)),
+        "next_cursor": cursor,
+    }
     return json_response(answer)
 
 

@@ -12,7 +12,7 @@ from memoryd.api import limits
 from memoryd.api.bodies import Body, parse, read_json
 from memoryd.api.errors import json_response
 from memoryd.api.fields import CollectionName, Cursor, Time, write_time
-from memoryd.api.paging import PageQuery, write_cursor
+from memoryd.api.paging import PageQuery
 from memoryd.api.queries import read_query
 from memoryd.api.state import MEMORY
 from memoryd.storage.keys import ApiKey, Scope
@@ -118,13 +118,10 @@ async def create(request: web.Request) -> web.Response:
 async def list_(request: web.Request) -> web.Response:
     """List the API keys in the order in which they were made."""
     query = read_query(request, PageQuery)
-    after, limit = query.after_number(0), query.limit + 1
+    after, limit = query.after_number(0), query.limit_and_one
     found = await request.app[MEMORY].keys.list_page(after=after, limit=limit)
-    cursor = write_cursor(found[query.limit - 1].number) if len(found) > query.limit else None
-    answer: KeysAnswer = {
-        "keys": list(map(_answer, found[: query.limit])),
-        "next_cursor": cursor,
-    }
+    page, cursor = query.cut(found, lambda key: key.number)
+    answer: KeysAnswer = {"keys": list(map(_answer, page)), "next_cursor": cursor}
     return json_response(answer)
 
 

@@ -2,15 +2,18 @@
 
 import base64
 import binascii
-import re
+from collections.abc import Callable
+from typing import TypeVar
 
 from pydantic import Field
 
 from memoryd.api.limits import PAGE
-from memoryd.api.queries import Query, Whole
+from memoryd.api.queries import Query, Whole, is_whole
 from memoryd.errors import InvalidInputError
 
 _DEFAULT_LIMIT = 100
+
+E = TypeVar("E")
 
 
 class PageQuery(Query):
@@ -35,9 +38,23 @@ class PageQuery(Query):
     def after_number(self, default: int) -> int:
         """Return the number that the cursor points after, else `default`."""
         text = self.after_text(str(default))
-        if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        if not is_whole(text):
             raise _bad_cursor()
         return int(text)
+
+    @property
+    def limit_and_one(self) -> int:
+        """How many entries to read: the one beyond the page tells that another follows."""
+        return self.limit + 1
+
+    def cut(self, read: list[E], place: Callable[[E], str | int]) -> tuple[list[E], str | None]:
+        """Return the page of up to `limit_and_one` entries, and the cursor of the next, if any.
+
+        `place` tells of an entry what the next page comes after.
+        """
+        page = read[: self.limit]
+        cursor = write_cursor(place(page[-1])) if len(read) > self.limit else None
+        return page, cursor
 
 
 def _bad_cursor() -> InvalidInputError:

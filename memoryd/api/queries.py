@@ -28,8 +28,13 @@ class NoQuery(Query):
 Q = TypeVar("Q", bound=BaseModel)
 
 
+def is_whole(text: str) -> bool:
+    """Say whether `text` is a whole number that Postgres takes."""
+    return _WHOLE.fullmatch(text) is not None
+
+
 def _check_whole(value: Any) -> Any:
-    if isinstance(value, str) and not _WHOLE.fullmatch(value):
+    if isinstance(value, str) and not is_whole(value):
         raise ValueError(f"{value!r} is not a whole number")
     return value
 
@@ -51,7 +56,7 @@ def read_version(request: web.Request) -> int | None:
     if text is None:
         return None
     number = text.strip().strip('"')
-    if not (number.isascii() and number.isdecimal()) or len(number) > 18:
+    if not is_whole(number) or number.startswith("-"):
         raise InvalidInputError(f"If-Match: {text!r} is not a version", "If-Match")
     return int(number)
 
