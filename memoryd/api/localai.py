@@ -3,7 +3,7 @@
 from aiohttp import web
 from typing_extensions import TypedDict
 
-from memoryd.api.bodies import PeerBody, parse, read_lenient_json
+from memoryd.api.bodies import PeerBody, read_peer_body
 from memoryd.api.errors import json_response
 from memoryd.api.state import MEMORY
 from memoryd.errors import InvalidInputError, MissingFieldError
@@ -67,7 +67,7 @@ async def list_available(request: web.Request) -> web.Response:
 async def apply(request: web.Request) -> web.Response:
     """Install a model in the background; the answer says where to ask how far it is."""
     memory = request.app[MEMORY]
-    body = parse(ApplyBody, await read_lenient_json(request))
+    body = await read_peer_body(request, ApplyBody)
     if body.id:
         field, source = "id", body.id.rpartition("@")[2]
     elif body.url:

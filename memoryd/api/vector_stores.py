@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import Discriminator, Field, Tag
 from typing_extensions import TypedDict
 
-from memoryd.api.bodies import ALTERNATIVE, PeerBody, parse, read_lenient_json
+from memoryd.api.bodies import ALTERNATIVE, PeerBody, read_peer_body
 from memoryd.api.collections import find
 from memoryd.api.errors import json_response
 from memoryd.api.fields import NotBlank
@@ -82,7 +82,7 @@ class FoundPage(TypedDict):
 
 async def search(request: web.Request) -> web.Response:
     """Search a collection for the chunks that are nearest to a query, or to any of several."""
-    body = parse(SearchBody, await read_lenient_json(request))
+    body = await read_peer_body(request, SearchBody)
     if body.filters:
         raise InvalidInputError(
             "filters: a search by attributes is not served yet: leave filters out", "filters"
