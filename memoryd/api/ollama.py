@@ -12,7 +12,7 @@ from memoryd.api.embedding import add_notes, refuse_images
 from memoryd.api.errors import json_response
 from memoryd.api.fields import TEXT, Numbers, Rows
 from memoryd.api.inputs import are_texts
-from memoryd.api.ollama_requests import KeepAlive, check_model_name, read_body, using
+from memoryd.api.ollama_requests import KeepAlive, check_model_name, read_body, unload, using
 from memoryd.api.state import MEMORY
 from memoryd.embeddings.model import EmbeddingModel
 from memoryd.embeddings.types import single_field
@@ -107,7 +107,7 @@ async def embed(request: web.Request) -> web.Response:
     check_model_name(body.model)
     texts = await apart(request, _texts, body)
     if not texts and body.keep_alive == 0:
-        memory.engine.expire(memory.engine.resolve(body.model))
+        unload(memory, body.model)
         return _without_texts({"model": body.model, "embeddings": []})
     asked = time.perf_counter_ns()
     async with using(memory, body.model, body.keep_alive) as model:
@@ -137,7 +137,7 @@ async def embed_prompt(request: web.Request) -> web.Response:
         raise MissingFieldError("model is required", "model")
     check_model_name(body.model)
     if not body.prompt and body.keep_alive == 0:
-        memory.engine.expire(memory.engine.resolve(body.model))
+        unload(memory, body.model)
         return _without_texts({"embedding": []})
     async with using(memory, body.model, body.keep_alive) as model:
         if not body.prompt:

@@ -13,6 +13,7 @@ from memoryd.api.ollama_requests import (
     check_model_name,
     read_body,
     telling_not_found,
+    unload,
     using,
 )
 from memoryd.api.state import MEMORY
@@ -106,7 +107,7 @@ async def _load_or_unload(memory: Memory, name: str, keep_alive_s: float | None)
     check_model_name(name)
     with telling_not_found(f"model '{name}' not found"):
         if keep_alive_s == 0:
-            memory.engine.expire(memory.engine.resolve(name))
+            unload(memory, name)
             return "unload"
         async with using(memory, name, keep_alive_s):
             return "load"

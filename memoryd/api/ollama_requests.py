@@ -72,6 +72,11 @@ def telling_not_found(message: str) -> Iterator[None]:
         raise NotFoundError(message, "model") from error
 
 
+def unload(memory: Memory, name: str) -> None:
+    """Let the model that the client calls `name` leave, as Engine.expire does."""
+    memory.engine.expire(memory.engine.resolve(name))
+
+
 @asynccontextmanager
 async def using(
     memory: Memory, name: str, keep_alive_s: float | None
