@@ -25,21 +25,23 @@ _HARMLESS_WITH_KEYS: frozenset[Handler] = frozenset({health.root})
 async def check_access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let pass whoever has a key for the route; without any keys, what comes from this machine."""
     route = route_of(request)
-    is_public = route is not None and route.scope is None
-    if is_public and (_is_among(_HEALTH, route) or _find_foreigner(request) is None):
-        return await handler(request)
-    if not await request.app[MEMORY].keys.are_wanted():
+    if route is not None and route.scope is None:
+        await _check_public(request, route)
+    elif await request.app[MEMORY].keys.are_wanted():
+        request[GRANT] = await _check_key(request, route)
+    else:
         _refuse_foreign_pages(request)
         request[GRANT] = EVERYTHING
-    elif not is_public:
-        request[GRANT] = await _check_key(request, route)
-    elif not _is_among(_HARMLESS_WITH_KEYS, route):
-        _refuse_foreign_pages(request)
     return await handler(request)
 
 
-def _is_among(handlers: frozenset[Handler], route: Route | None) -> bool:
-    return route is not None and route.handler in handlers
+async def _check_public(request: web.Request, route: Route) -> None:
+    """Raise ForbiddenError for a page of another origin, where the answer tells it anything."""
+    if route.handler in _HEALTH or _find_foreigner(request) is None:
+        return
+    if route.handler in _HARMLESS_WITH_KEYS and await request.app[MEMORY].keys.are_wanted():
+        return
+    _refuse_foreign_pages(request)
 
 
 def _refuse_foreign_pages(request: web.Request) -> None:
