@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 from aiohttp import web
@@ -54,10 +54,12 @@ class TeiErrorAnswer(TypedDict):
     error_type: str
 
 
+_Faults: TypeAlias = dict[type[errors.MemorydError], Fault]
+
 _INVALID = "invalid_request_error"
 
-# The most special class first: an error is what its nearest ancestor here is.
-FAULTS: dict[type[errors.MemorydError], Fault] = {
+# An error is what its nearest ancestor here is.
+FAULTS: _Faults = {
     errors.TooLargeError: Fault(413, _INVALID, "too_large"),
     errors.MissingFieldError: Fault(400, _INVALID, "missing_field"),
     errors.UnknownFieldError: Fault(400, _INVALID, "unknown_field"),
@@ -85,9 +87,11 @@ _MESSAGE_CHARS = 2_000
 _FETCH_AGAIN_S = "30"
 
 # What Ollama's clients wait on and try again.
-_OLLAMA_OVERLOAD = Fault(503, "api_error", "overloaded")
+_OLLAMA_FAULTS: _Faults = {
+    errors.OverloadedError: Fault(503, "api_error", "overloaded"),
+}
 
-_TEI_FAULTS: dict[type, Fault] = {
+_TEI_FAULTS: _Faults = {
     errors.OverloadedError: Fault(429, "Overloaded", "rate_limited"),
     errors.UnavailableError: Fault(503, "Unhealthy", "overloaded"),
     errors.ModelKindError: Fault(424, "Backend", "wrong_model"),
@@ -107,7 +111,12 @@ _OLLAMA_TEXTS: dict[type[errors.MemorydError], str] = {
 
 def fault_of(error: errors.MemorydError) -> Fault:
     """Return status, type and code of an error."""
-    return next(FAULTS[kind] for kind in type(error).__mro__ if kind in FAULTS)
+    return _nearest(FAULTS, error, FAULTS[errors.MemorydError])
+
+
+def _nearest(table: _Faults, error: errors.MemorydError, otherwise: Fault) -> Fault:
+    """Return what `table` has for the nearest ancestor of an error, which its own class is too."""
+    return next((table[kind] for kind in type(error).__mro__ if kind in table), otherwise)
 
 
 def error_object(error: errors.MemorydError) -> ErrorObject:
@@ -133,8 +142,7 @@ def error_response(request: web.Request, error: errors.MemorydError) -> web.Resp
     fault = fault_of(error)
     match dialect_of(request):
         case Dialect.OLLAMA:
-            if isinstance(error, errors.OverloadedError):
-                fault = _OLLAMA_OVERLOAD
+            fault = _nearest(_OLLAMA_FAULTS, error, fault)
             body: dict[str, Any] = {"error": _shown(_ollama_text(error))}
         case Dialect.TEI:
             fault = _tei_fault(error, fault)
@@ -155,10 +163,8 @@ def error_response(request: web.Request, error: errors.MemorydError) -> web.Resp
 
 def _tei_fault(error: errors.MemorydError, fault: Fault) -> Fault:
     """Return the fault with TEI's status and type (core/src/lib.rs, router/src/http/types.rs)."""
-    for kind in type(error).__mro__:
-        if kind in _TEI_FAULTS:
-            return _TEI_FAULTS[kind]
-    return Fault(fault.status, "Validation" if fault.status < 500 else "Backend", fault.code)
+    type_ = "Validation" if fault.status < 500 else "Backend"
+    return _nearest(_TEI_FAULTS, error, Fault(fault.status, type_, fault.code))
 
 
 def _ollama_text(error: errors.MemorydError) -> str:
