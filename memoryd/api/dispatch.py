@@ -7,7 +7,6 @@ from aiohttp.typedefs import Handler
 
 from memoryd.api import aleph_alpha_tokens, llamacpp, openai, tei
 from memoryd.api.bodies import read_lenient_json
-from memoryd.api.embedding import refuse_images
 from memoryd.api.route import DIALECT, Dialect
 from memoryd.errors import InvalidInputError, MissingFieldError
 
@@ -57,7 +56,6 @@ async def root(request: web.Request) -> web.StreamResponse:
     """Embed `inputs` as TEI does, or compare sentences where it is an object."""
     body = await read_lenient_json(request)
     inputs = body.get("inputs") if isinstance(body, dict) else None
-    refuse_images(inputs, "inputs")
     return await (tei.similarity if isinstance(inputs, dict) else tei.embed)(request)
 
 

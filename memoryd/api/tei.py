@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from memoryd import __version__
 from memoryd.api.bodies import PeerBody, apart, read_peer_body
-from memoryd.api.embedding import add_notes, note_cost
+from memoryd.api.embedding import add_notes, note_cost, refuse_images
 from memoryd.api.errors import json_response
 from memoryd.api.fields import Rows
 from memoryd.api.inputs import (
@@ -106,6 +106,11 @@ class EmbedBody(EmbedAllBody):
     dimensions: int | None = None
 
 
+def _without_images(value: Any) -> Any:
+    refuse_images(value, "inputs")
+    return value
+
+
 class SimilarityInputs(PeerBody):
     """A sentence, and those that it is compared with."""
 
@@ -116,7 +121,7 @@ class SimilarityInputs(PeerBody):
 class SimilarityBody(PeerBody):
     """What /similarity takes; other fields are ignored, null is absent."""
 
-    inputs: SimilarityInputs
+    inputs: Annotated[SimilarityInputs, BeforeValidator(_without_images)]
     parameters: SimilarityParameters | None = None
     model: str | None = None
     """memoryd's; if absent, the model of new collections."""

@@ -260,6 +260,8 @@ async def test_similarity_reads_all_of_its_parameters(
         ({"source_sentence": 5, "sentences": ["cat"]}, 422, "Validation"),
         ({"source_sentence": "cat", "sentences": "cat"}, 422, "Validation"),
         ({"source_sentence": "cat", "sentences": ["cat"] * 2048}, 413, "Validation"),
+        ({"image": "x"}, 400, "Validation"),
+        ({"source_sentence": "cat", "sentences": ["cat"], "image": "x"}, 400, "Validation"),
     ],
 )
 async def test_sentences_of_another_shape_are_refused(
