@@ -153,6 +153,7 @@ ROUTES = [
          body=tei.SimilarityBody, answer=Numbers),
     _tei("POST", "/decode", tei.decode, body=tei.DecodeBody, answer=list[str]),
     _tei("GET", "/info", tei.show_info, answer=tei.Info, errors=(404, 424, 501)),
+    _tei("GET", "/api-doc/openapi.json", openapi.show, answer=openapi.Json),
     _tei("GET", "/ping", health.alive, scope=None, answer=health.AliveAnswer),
 
     # Several dialects, told apart by the body

@@ -46,6 +46,11 @@ async def test_the_server_answers_the_document_of_its_version(shared_client: Cli
     assert document["info"]["version"] == memoryd.__version__
 
 
+async def test_it_is_also_where_tei_has_it(shared_client: Client) -> None:
+    answer = await shared_client.get("/api-doc/openapi.json?x=ignored")
+    assert answer.ok() == (await shared_client.get("/openapi.json")).ok()
+
+
 def test_it_is_valid_openapi() -> None:
     OpenAPIV31SpecValidator(PAGE).validate()
 
