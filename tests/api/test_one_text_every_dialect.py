@@ -49,9 +49,15 @@ WAYS = {
     ),
     "openai": Way("/v1/embeddings", OPENAI, _openai),
     "openai in base64": Way("/v1/embeddings", BASE64, lambda body: _decoded(_openai(body))),
+    "azure": Way("/openai/deployments/all-minilm/embeddings", _named(input="TEXT"), _openai),
     "localai": Way("/v1/engines/all-minilm/embeddings", _named(input="TEXT"), _openai),
     "aleph alpha": Way("/embeddings", OPENAI, _openai),
     "aleph alpha in base64": Way("/embeddings", BASE64, lambda body: _decoded(_openai(body))),
+    "aleph alpha's semantic embedding": Way(
+        "/semantic_embed",
+        lambda text: {"prompt": text, "representation": "symmetric", "normalize": True},
+        lambda body: body["embedding"],
+    ),
     "llama.cpp": Way("/embedding", _named(content="TEXT"), lambda body: body[0]["embedding"][0]),
     "llama.cpp beside openai": Way(
         "/embeddings", _named(content="TEXT"), lambda body: body[0]["embedding"][0]
