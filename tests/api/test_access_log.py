@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+from polling import until
 from servers import Running, Serve
 from wire import Client
 from yarl import URL
@@ -145,9 +146,7 @@ async def test_a_client_that_leaves_is_logged_as_499(
         async with asyncio.timeout(5):
             await entered.wait()
         asking.cancel()
-        async with asyncio.timeout(5):
-            while not entries(caplog):  # noqa: ASYNC110 # the server notices it by itself
-                await asyncio.sleep(0.01)
+        await until(lambda: bool(entries(caplog)))  # the server notices it by itself
     [entry] = entries(caplog)
     assert (entry["status"], entry["tokens"], entry["route"]) == (499, 7, "/hang")
 

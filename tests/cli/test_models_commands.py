@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from polling import until
 from servers import Serve
 from shell import Said, end, run, start
 from tiny_models import WIDTH, make_tiny
@@ -199,8 +200,7 @@ async def test_a_pull_that_ctrl_c_ends_goes_on_where_it_was(
     pull = ("models", "pull", "--measure-models", "false", "tiny", *here)
     process = await start(*pull)
     await asyncio.wait_for(hub.half_sent.wait(), 30)
-    while not any(part.stat().st_size for part in found("**/*.part", own_models)):  # noqa: ASYNC110 - no event comes from another process
-        await asyncio.sleep(0.05)
+    await until(lambda: any(part.stat().st_size for part in found("**/*.part", own_models)))
     process.send_signal(signal.SIGINT)
     said = await end(process)
     assert (said.status, said.out) == (130, "")

@@ -7,6 +7,7 @@ from pathlib import Path
 import gguf
 import pytest
 from local_hub import FileServer, LocalHub
+from polling import until
 
 from memoryd.errors import (
     ConflictError,
@@ -357,9 +358,7 @@ async def test_a_model_that_is_being_fetched_is_not_removed(
     file_server.stall_after = 1000
     monkeypatch.setenv("HF_ENDPOINT", file_server.url)
     fetching = asyncio.create_task(ensure_model("x", models_dir, "f32"))
-    async with asyncio.timeout(5):
-        while not file_server.sent_bytes:  # noqa: ASYNC110 - the server has no event for it
-            await asyncio.sleep(0.01)
+    await until(lambda: file_server.sent_bytes > 0)
     with pytest.raises(ConflictError, match="is being fetched"):
         remove_model("x", models_dir)
     fetching.cancel()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from local_hub import LocalHub
+from polling import until
 
 from memoryd.embeddings.library import fastest_weight_type
 from memoryd.errors import ModelFileError, ModelNotFoundError
@@ -52,9 +53,7 @@ def has_begun(models_dir: Path) -> bool:
 
 
 async def weights_are_coming(models_dir: Path) -> None:
-    async with asyncio.timeout(10):
-        while not has_begun(models_dir):  # noqa: ASYNC110 - it may begin in another process
-            await asyncio.sleep(0.02)
+    await until(lambda: has_begun(models_dir))
 
 
 async def test_a_model_is_fetched_once_for_all_who_wait_for_it(
@@ -256,9 +255,7 @@ async def test_a_caller_that_leaves_does_not_stop_the_others(
 
     gguf_hub.answer = wait
     first, second = (asyncio.create_task(ensure_model("tiny", tiny, WEIGHT_TYPE)) for _ in range(2))
-    async with asyncio.timeout(5):
-        while not gguf_hub.requested:  # noqa: ASYNC110 - the hub has no event for it
-            await asyncio.sleep(0.01)
+    await until(lambda: bool(gguf_hub.requested))
     first.cancel()
     await asyncio.wait([first])
     assert first.cancelled()

@@ -1,9 +1,9 @@
 """One task for all who want the same thing at the same time, and jobs that wait for one."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
+from polling import until
 
 from memoryd.memory.model_jobs import ModelJob, ModelJobs
 from memoryd.models.downloads import Progress
@@ -28,12 +28,6 @@ class Work:
             await self.canceled_gate.wait()
             raise
         return number
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not is_so():  # noqa: ASYNC110 - what is waited for tells nobody
-            await asyncio.sleep(0)
 
 
 async def test_all_who_want_the_same_share_one_task() -> None:
