@@ -1,7 +1,7 @@
 """Split a document's text into chunks that a model can embed, by the model's own tokens.
 
-The text is cut into units (sentences, lines), each is counted once, chunks are packed from the
-sums, and each chunk is counted once more: no tokenizer's counts add up exactly. So a text is
+The text is cut into units (sentences, lines, blocks), each is counted once, chunks are packed from
+the sums, and each chunk is counted once more: no tokenizer's counts add up exactly. So a text is
 tokenized about twice and never in one call that grows with it.
 """
 
@@ -12,10 +12,10 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import cached_property
 from typing import NamedTuple
 
+from memoryd.documents.breaks import Break, Format, Piece, find_parts, find_pieces, join_pieces
 from memoryd.errors import InvalidInputError
 
 # More characters per token than ordinary text has. It bounds what a tokenizer is given (a few are
@@ -36,38 +36,23 @@ class ChunkSpan:
     """Tokens of the span alone, without prefix, title and special tokens."""
 
 
-class _Break(IntEnum):
-    """Rank the places where a text can be broken, the worst first."""
-
-    AFTER_HEADING = 0
-    CHARACTER = 1
-    WORD = 2
-    WRAPPED_LINE = 3
-    SENTENCE = 4
-    LINE = 5
-    PARAGRAPH = 6
-    HEADING = 7
-
-
-class _Piece(NamedTuple):
-    """Hold a stretch of text without surrounding whitespace, and the break that follows it."""
-
-    start: int
-    end: int
-    after: _Break
-
-
 class _Unit(NamedTuple):
     """Hold a piece that fits into a chunk, and its tokens."""
 
     start: int
     end: int
-    after: _Break
+    after: Break
     tokens: int
+    is_block: bool = False
 
 
 def split(
-    text: str, *, max_tokens: int, overlap_tokens: int, count_tokens: Callable[[str], int]
+    text: str,
+    *,
+    max_tokens: int,
+    overlap_tokens: int,
+    count_tokens: Callable[[str], int],
+    form: Format = "text",
 ) -> list[ChunkSpan]:
     """Split `text` into spans of at most `max_tokens`, as `count_tokens` counts each of them.
 
@@ -76,88 +61,21 @@ def split(
     are in order, and none lies within another. Each repeats the end of the one before, whole
     sentences or else words, in at most `overlap_tokens` and half of `max_tokens`, but not across
     a heading. A text that fits is one span. No span has over 16 characters per `max_tokens`.
+    Tables, lists and code blocks of Markdown, and definitions of code, stay whole where they fit.
 
     Raises InvalidInputError if a single character has more than `max_tokens`, or that is below 1.
     """
     if max_tokens < 1:
         raise InvalidInputError(f"max_tokens = {max_tokens} leaves no room for text")
-    content = _Piece(len(text) - len(text.lstrip()), len(text.rstrip()), _Break.HEADING)
+    content = Piece(len(text) - len(text.lstrip()), len(text.rstrip()), Break.HEADING)
     if content.start >= content.end:
         return []
     source = _Source(text, max_tokens, count_tokens)
     tokens = source.tokens(content)
     if tokens is not None and tokens <= max_tokens:
         return [ChunkSpan(content.start, content.end, tokens)]
-    pieces = _joined(_pieces(text, content), max_tokens // _UNITS_PER_CHUNK)
-    units = [unit for piece in pieces for unit in source.units(piece)]
+    units = list(source.joined_units(find_pieces(text, content, form)))
     return list(_Packer(source, units, min(overlap_tokens, max_tokens // 2)).pack())
-
-
-# --- Where a text breaks ---------------------------------------------------------------------
-# Every pattern is linear: runs are possessive, and each begins where no earlier match can.
-
-_LINE_END = r"\n\r\f\v\x1c-\x1e\x85\u2028\u2029"
-_CLOSERS = r"\"'’”»›)\]}」』）】》〉〕］｣*_"
-_BREAKS = re.compile(
-    rf"""
-      (?P<lines> (?<!\s) [^\S{_LINE_END}]*+ [{_LINE_END}] \s*+ )
-    | (?P<sentence>  # not after an initial: "J. Smith", "e.g. BERT"
-        (?: (?<!\b[^\W\d_]) \. | [!?…؟।॥] ) [{_CLOSERS}]*+ [^\S{_LINE_END}]++ (?! [{_LINE_END}] ) )
-    | (?<= [\w)%\]]{{2}} ) [.!?] (?= [A-Z][\w-]*+[ ,] )  # the space got lost: "infants.We found"
-    | [。！？｡．] [{_CLOSERS}]*+ (?! [。！？｡．] ) [^\S{_LINE_END}]*+ (?! [{_LINE_END}] )
-    """,
-    re.VERBOSE,
-)
-_HEADING = re.compile(r"#{1,6}[ \t]+\S")
-_BLANK_LINE = re.compile(r"[\f\u2029]|\n[^\S\n]*+\n|\r[^\S\r\n]*+\r")
-_SENTENCE_END = frozenset(".!?…:。！？｡．")
-
-
-def _pieces(text: str, content: _Piece) -> Iterator[_Piece]:
-    """Yield the sentences and lines of `text`."""
-    start = content.start
-    in_heading = _HEADING.match(text, start) is not None
-    for match in _BREAKS.finditer(text, content.start, content.end):
-        # A sentence doesn't begin in lower case: the stop was an abbreviation's.
-        if match.end() == content.end or (
-            match.lastgroup == "sentence" and text[match.end()].islower()
-        ):
-            continue
-        end = match.start() + len(match[0].rstrip())
-        after = _Break.SENTENCE
-        if match.lastgroup == "lines":
-            after = _line_break(text, end, match.end())
-        yield _Piece(start, end, _Break.AFTER_HEADING if in_heading else after)
-        start = match.end()
-        if match.lastgroup == "lines":
-            in_heading = _HEADING.match(text, start) is not None
-    yield _Piece(start, content.end, content.after)
-
-
-def _line_break(text: str, end: int, start: int) -> _Break:
-    """Rank the break between a line that ends at `end` and text that goes on at `start`."""
-    if _HEADING.match(text, start):
-        return _Break.HEADING
-    if _BLANK_LINE.search(text, end, start):
-        return _Break.PARAGRAPH
-    indented = text[start - 1] in " \t"
-    if text[start].islower() and not indented and text[end - 1] not in _SENTENCE_END:
-        return _Break.WRAPPED_LINE
-    return _Break.LINE
-
-
-def _joined(pieces: Iterable[_Piece], width: int) -> Iterator[_Piece]:
-    """Join neighbors up to `width` characters, since each call of a tokenizer has its cost."""
-    held: _Piece | None = None
-    for piece in pieces:
-        if held and piece.end - held.start <= width and held.after < _Break.HEADING:
-            held = _Piece(held.start, piece.end, piece.after)
-            continue
-        if held:
-            yield held
-        held = piece
-    if held:
-        yield held
 
 
 # --- Units that fit --------------------------------------------------------------------------
@@ -174,22 +92,30 @@ class _Source:
     def count(self, start: int, end: int) -> int:
         return self.count_tokens(self.text[start:end])
 
-    def tokens(self, piece: _Piece) -> int | None:
+    def tokens(self, piece: Piece) -> int | None:
         """Return the tokens of `piece`, or None if it is longer than a chunk can be."""
         if piece.end - piece.start > _CHARS_PER_TOKEN * self.max_tokens:
             return None
         return self.count(piece.start, piece.end)
 
-    def units(self, piece: _Piece) -> Iterator[_Unit]:
+    def joined_units(self, pieces: Iterable[Piece]) -> Iterator[_Unit]:
+        """Yield the units of `pieces`, the short ones joined."""
+        for piece in join_pieces(pieces, self.max_tokens // _UNITS_PER_CHUNK):
+            yield from self.units(piece)
+
+    def units(self, piece: Piece) -> Iterator[_Unit]:
         """Yield `piece`, or what it has to be cut into."""
         tokens = self.tokens(piece)
         if tokens is not None and tokens <= self.max_tokens:
-            yield _Unit(*piece, tokens)
+            yield _Unit(piece.start, piece.end, piece.after, tokens, bool(piece.block))
+            return
+        if piece.block:
+            yield from self.joined_units(find_parts(self.text, piece))
             return
         for part in _cut(self.text, piece, self._width(piece, tokens)):
             yield from self.units(part)
 
-    def _width(self, piece: _Piece, tokens: int | None) -> int:
+    def _width(self, piece: Piece, tokens: int | None) -> int:
         """Return how many characters of `piece` make a unit, or one that can be counted."""
         if tokens is None:
             return _CHARS_PER_TOKEN * self.max_tokens // 2
@@ -207,17 +133,17 @@ _ZERO_WIDTH_JOINER = "\u200d"
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
 
 
-def _cut(text: str, piece: _Piece, width: int) -> Iterator[_Piece]:
+def _cut(text: str, piece: Piece, width: int) -> Iterator[Piece]:
     """Cut `piece` into parts of about `width` characters, between words where it has words."""
     start = piece.start
     while piece.end - start > width:
         end, after = _cut_point(text, start, width, piece.end)
-        yield _Piece(start, start + len(text[start:end].rstrip()), after)
+        yield Piece(start, start + len(text[start:end].rstrip()), after)
         start = next(_SOLID.finditer(text, end)).start()
-    yield _Piece(start, piece.end, piece.after)
+    yield Piece(start, piece.end, piece.after)
 
 
-def _cut_point(text: str, start: int, width: int, end: int) -> tuple[int, _Break]:
+def _cut_point(text: str, start: int, width: int, end: int) -> tuple[int, Break]:
     """Return where to cut what begins at `start`, and how good a break that is.
 
     A word that is longer than `width` stays whole here, and is cut if it doesn't fit a chunk.
@@ -225,14 +151,14 @@ def _cut_point(text: str, start: int, width: int, end: int) -> tuple[int, _Break
     limit = start + width
     soft = [match.start() for match in _SOFT_BREAK.finditer(text[start + 1 : limit + 1])]
     if soft:
-        return start + 1 + soft[-1], _Break.WORD
+        return start + 1 + soft[-1], Break.WORD
     farther = _SOFT_BREAK.search(text, limit + 1, min(end, start + _UNITS_PER_CHUNK * width))
     if farther:
-        return farther.start(), _Break.WORD
+        return farther.start(), Break.WORD
     cut = limit
     while cut > start + (width + 1) // 2 and _belongs_to_previous(text, cut):
         cut -= 1
-    return cut, _Break.CHARACTER
+    return cut, Break.CHARACTER
 
 
 def _belongs_to_previous(text: str, index: int) -> bool:
@@ -250,6 +176,12 @@ def _belongs_to_previous(text: str, index: int) -> bool:
 def _weight(tokens: int, characters: int) -> int:
     """Return the tokens to reckon with, so that sparse text fills a chunk too."""
     return max(tokens, -(-characters // _CHARS_PER_TOKEN))
+
+
+# What stands between two such breaks is about one thing: it isn't mixed with parts of others.
+_GROUPS = (Break.HEADING, Break.PARAGRAPH, Break.LINE)
+# A paragraph that would make less than this part of a chunk goes with the start of the next.
+_LEAST_PART = 4
 
 
 class _Lead(NamedTuple):
@@ -274,6 +206,15 @@ class _Packer:
             for unit, following in zip(self.units, starts, strict=True)
         )
         return list(itertools.accumulate(weights, initial=0))
+
+    @cached_property
+    def _group_ends(self) -> dict[Break, list[int]]:
+        """The last unit of each section, paragraph and line, as far as each break ends one."""
+        last = len(self.units) - 1
+        return {
+            rank: [i for i, unit in enumerate(self.units) if unit.after >= rank or i == last]
+            for rank in _GROUPS
+        }
 
     def pack(self) -> Iterator[ChunkSpan]:
         """Yield chunks until no unit is left."""
@@ -307,15 +248,16 @@ class _Packer:
     def _last(self, first: int, lead: _Lead, limit: int) -> int:
         """Return the unit after which it is best to break, within `limit` tokens.
 
-        The best break in the second half of the chunk is taken, the latest of equals. What
-        remains for two chunks is divided in the middle, if it can be.
+        Sections, paragraphs and lines that fit are taken whole. Of one that doesn't, the best
+        break in the second half of the chunk is taken, the latest of equals; what remains for two
+        chunks is divided in the middle, if it can be.
         """
         sums, base = self._sums, self._sums[first] - lead.weight
-        rest = sums[-1] - base
-        if rest <= limit:
-            return len(self.units) - 1
+        whole, end = self._whole_groups(first, base, limit)
+        if whole is not None:
+            return whole
         target, least = limit, limit // 2
-        two_chunks = rest + self.overlap_tokens
+        two_chunks = sums[end + 1] - base + self.overlap_tokens
         if two_chunks <= 2 * limit:
             target, least = two_chunks // 2, max(limit // 4, two_chunks - limit)
         farthest = max(first, bisect_right(sums, base + limit) - 2)
@@ -326,10 +268,31 @@ class _Packer:
         )
         return self._before_heading(first, best)
 
+    def _whole_groups(self, first: int, base: int, limit: int) -> tuple[int | None, int]:
+        """Return the last of the whole groups that fit, if any do, and of what has to be cut.
+
+        The rest of a group of which the start was cut off is taken alone.
+        """
+        end = len(self.units) - 1
+        for rank in _GROUPS:
+            ends = self._group_ends[rank]
+            group = bisect_left(ends, first)
+            end = ends[group]
+            if self._sums[end + 1] - base > limit:
+                continue
+            if first and self.units[first - 1].after < rank:
+                return end, end
+            farthest = bisect_right(self._sums, base + limit) - 2
+            whole = ends[bisect_right(ends, farthest) - 1]
+            if rank == Break.HEADING or self._sums[whole + 1] - base >= limit // _LEAST_PART:
+                return whole, whole
+            return None, ends[bisect_left(ends, whole + 1)]
+        return None, end
+
     def _before_heading(self, first: int, last: int) -> int:
         """Return the last unit of `first` to `last` that isn't a heading, or `last`."""
         for index in range(last, first - 1, -1):
-            if self.units[index].after != _Break.AFTER_HEADING:
+            if self.units[index].after != Break.AFTER_HEADING:
                 return index
         return last
 
@@ -338,7 +301,7 @@ class _Packer:
         following = self.units[last + 1].start
         needed = self._sums[last + 2] - self._sums[last + 1]
         room = min(self.overlap_tokens, self.source.max_tokens - needed)
-        if room > 0 and self.units[last].after != _Break.HEADING:
+        if room > 0 and self.units[last].after != Break.HEADING:
             end = self.units[last].end
             for start in self._overlap_starts(first, last, room):
                 weight = _weight(self.source.count(start, end), following - start)
@@ -356,18 +319,24 @@ class _Packer:
         length = unit.end - unit.start
         width = min(length - 1, length * room // _weight(unit.tokens, length))
         while width > 0:
-            yield _word_start(self.source.text, unit.end - width, unit.end)
+            yield _overlap_start(self.source.text, unit.end - width, unit)
             width = width * 3 // 4
 
 
+_LINE_START = re.compile(r"(?<=\n)\s*+\S")
 _WORD_START = re.compile(r"(?<=\s)\S")
 
 
-def _word_start(text: str, start: int, end: int) -> int:
-    """Return the first start of a word from `start` on, or of a character if there is none."""
-    word = _WORD_START.search(text, start, end)
-    if word:
-        return word.start()
+def _overlap_start(text: str, start: int, unit: _Unit) -> int:
+    """Return the first start of a word of `unit` from `start` on, or else of a character.
+
+    Of a block, it is that of a line if there is one.
+    """
+    end = unit.end
+    line = _LINE_START.search(text, start, end) if unit.is_block else None
+    found = line or _WORD_START.search(text, start, end)
+    if found:
+        return found.end() - 1
     while start < end - 1 and _belongs_to_previous(text, start):
         start += 1
     return start

@@ -1,0 +1,1 @@
+"""Processes apart that read files, so that a hostile one harms nothing."""
