@@ -1,11 +1,13 @@
 """The composition root: what is built, in which order, and how long it lives."""
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from aiohttp import web
 
@@ -13,14 +15,25 @@ from memoryd.api.observability import http_logger
 from memoryd.api.route import Route
 from memoryd.api.routes import METRICS_ROUTES, ROUTES, build_app
 from memoryd.config import Settings
+from memoryd.documents.parsing.types import ParsingLimits
 from memoryd.embeddings.engine import Engine, EngineLimits, Loader
 from memoryd.errors import SetupError
+from memoryd.memory.backups import protect
 from memoryd.memory.collections import ensure_default
+from memoryd.memory.expiry import sweeping_up
+from memoryd.memory.job_runner import JobRunner
 from memoryd.memory.model_aliases import check_aliases
 from memoryd.memory.models import ModelLoader
+from memoryd.memory.reembedding import JOB_TYPE as REEMBED
+from memoryd.memory.reembedding import reembedding
 from memoryd.memory.state import Memory
-from memoryd.postgres.server import Server, run_server
+from memoryd.memory.storing import store_draft
+from memoryd.memory.worker import Worker
+from memoryd.parsers.pool import ProcessLimits, open_parsers
+from memoryd.postgres.access import reach
+from memoryd.postgres.server import Server, read_lock, run_server
 from memoryd.storage.database import open_database
+from memoryd.storage.snapshots import read_behind
 
 logger = logging.getLogger(__name__)
 
@@ -58,15 +71,90 @@ async def open_memory(
             dsn = settings.database_url.get_secret_value()
         else:
             server = await stack.enter_async_context(run_server(settings.data_dir))
+            await protect(server, settings)
             dsn = server.dsn
-        most = settings.database_connections
-        database = await stack.enter_async_context(open_database(dsn, max_connections=most))
-        memory = Memory(settings, database, engine, models)
-        stack.push_async_callback(memory.stop)
+        memory = await _compose(stack, settings, engine, models, dsn)
         await _check_keys(memory)
         await loading
         await ensure_default(memory)
+        memory.worker.start()
         yield memory, server
+
+
+async def _compose(
+    stack: AsyncExitStack, settings: Settings, engine: Engine, models: ModelLoader, dsn: str
+) -> Memory:
+    """Return what the use cases work with, over an open engine and a database that runs."""
+    most = settings.database_connections
+    storage = open_database(dsn, max_connections=most, idle_s=settings.lease_s)
+    database = await stack.enter_async_context(storage)
+    parsers = await stack.enter_async_context(open_parsers(limits=_parser_limits(settings)))
+    memory = Memory(settings, database, engine, models, parsers)
+    await stack.enter_async_context(working(memory))
+    return memory
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings, loader: Loader | None = None) -> AsyncIterator[Memory]:
+    """Open what stores the documents that others accept, and let it begin.
+
+    It works beside the memoryd that serves the embedded database, or on the user's own one. Models
+    are loaded when a document wants them. Raises SetupError where there is no such database.
+    """
+    models = ModelLoader.of(settings)
+    check_aliases(models)
+    async with AsyncExitStack() as stack:
+        dsn = await _find_served(settings)
+        engine = await stack.enter_async_context(Engine(loader or models, _limits(settings)))
+        memory = await _compose(stack, settings, engine, models, dsn)
+        memory.worker.start()
+        yield memory
+
+
+async def _find_served(settings: Settings) -> str:
+    """Return the address of the database that others serve."""
+    if settings.database_url:
+        return settings.database_url.get_secret_value()
+    if read_lock(settings.data_dir) is None:
+        raise SetupError(
+            f"no memoryd serves {settings.data_dir}: start `memoryd serve` first, whose database "
+            "this shares, or name a Postgres of your own with --database-url"
+        )
+    async with reach(settings.data_dir) as access:
+        dsn = access.dsn
+    if await read_behind(dsn):
+        raise SetupError(
+            "the memoryd that serves this database is an older version: stop it, and start this "
+            "one's `memoryd serve`, which upgrades the database after a backup"
+        )
+    return dsn
+
+
+@asynccontextmanager
+async def working(memory: Memory) -> AsyncIterator[None]:
+    """Give `memory` a worker, run jobs and sweep what expires, and end all that it does at the end.
+
+    `memory.worker.start` lets the worker begin.
+    """
+    store = partial(store_draft, memory)
+    memory.worker = Worker(
+        memory.database,
+        store,
+        lease_s=memory.settings.lease_s,
+        count=memory.engine.metrics.documents.count,
+    )
+    kinds = {REEMBED: reembedding(memory)}
+    memory.runner = JobRunner(memory.database, kinds, memory.settings.lease_s)
+    memory.runner.start()
+    async with sweeping_up(memory.database):
+        try:
+            yield
+        finally:
+            await memory.stop()
+
+
+def _parser_limits(settings: Settings) -> ProcessLimits:
+    return ProcessLimits(parsing=ParsingLimits(text_chars=settings.max_text_chars))
 
 
 def _limits(settings: Settings) -> EngineLimits:
@@ -99,10 +187,17 @@ async def listen(memory: Memory, routes: list[Route] = ROUTES) -> AsyncIterator[
         yield [await _listen_on(runner, settings.host, port) for port in settings.port]
     finally:
         memory.is_stopping = True
-        refusal = asyncio.get_running_loop().call_later(_REFUSE_AFTER_S, memory.engine.refuse)
+        memory.worker.stop_claiming()
+        refusal = asyncio.get_running_loop().call_later(_REFUSE_AFTER_S, _refuse, memory)
         await runner.cleanup()
         refusal.cancel()
-        memory.engine.refuse()
+        _refuse(memory)
+
+
+def _refuse(memory: Memory) -> None:
+    """Answer all that still wait: with an error, or with the job that goes on after a restart."""
+    memory.engine.refuse()
+    memory.worker.stop_waiting()
 
 
 @asynccontextmanager
@@ -168,16 +263,14 @@ async def _check_keys(memory: Memory) -> None:
 
 async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """Run memoryd until SIGINT or SIGTERM; `announce` is called with each URL once it listens."""
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    main = asyncio.current_task()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, main.cancel)  # type: ignore[union-attr] # inside a coroutine there is a task
+    _be_ended_by_signals()
     try:
         async with (
             open_memory(settings) as (memory, server),
             listen(memory) as urls,
             listen_metrics(memory),
         ):
+            gc.freeze()  # what lives as long as the process isn't searched for garbage again
             if server:
                 server.announce(urls[0])
             for url in urls:
@@ -185,3 +278,25 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             await asyncio.Event().wait()
     except asyncio.CancelledError:
         logger.info("stopped")
+
+
+async def work(settings: Settings, announce: Callable[[], None]) -> None:
+    """Store what others accept until SIGINT or SIGTERM, which gives back what is under way.
+
+    `announce` is called once it has begun.
+    """
+    _be_ended_by_signals()
+    try:
+        async with open_worker(settings) as memory, listen_metrics(memory):
+            announce()
+            await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        logger.info("stopped")
+
+
+def _be_ended_by_signals() -> None:
+    """Let SIGINT and SIGTERM cancel this task."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    main = asyncio.current_task()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, main.cancel)  # type: ignore[union-attr] # inside a coroutine there is a task

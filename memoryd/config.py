@@ -136,6 +136,12 @@ class Settings(BaseModel):
     database_connections: int = Field(
         8, ge=2, le=40, description="Most connections to Postgres at once."
     )
+    lease_s: float = Field(
+        30,
+        ge=1,
+        description="Seconds after which others go on with the documents of a memoryd that has "
+        "died or hangs.",
+    )
 
     @field_validator("port", mode="before")
     @classmethod

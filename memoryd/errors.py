@@ -14,6 +14,8 @@ MemorydError
 ├── NotFoundError               a collection, document or path that doesn't exist
 │   └── ModelNotFoundError      a model that memoryd doesn't know or doesn't have
 ├── ConflictError               a name taken, a version that doesn't match, a thing in use
+│   ├── KeyReusedError          an Idempotency-Key of another request
+│   └── RepeatedTooEarlyError   an Idempotency-Key whose first request is still under way
 ├── ModelKindError              a reranker asked for vectors, or an embedding model for scores
 ├── UnavailableError            can't serve now; `retry_after_s` says when to come back
 │   ├── OverloadedError         too many requests are waiting
@@ -26,6 +28,7 @@ MemorydError
     ├── DataDirectoryError      the data directory can't be used
     ├── PostgresError           the embedded Postgres can't be run
     ├── DatabaseError           the user's own Postgres can't be used, or a newer schema
+    ├── BackupError             a backup can't be written, or not be restored
     └── ModelFileError          a model's file can't be had, read or converted
         ├── ModelFetchError     its source doesn't answer now
         └── ModelSourceError    its source has no such file, or doesn't say which one is meant
@@ -114,6 +117,21 @@ class ConflictError(MemorydError):
         self.param = param
 
 
+class KeyReusedError(ConflictError):
+    """Report an Idempotency-Key that was sent before, with another request."""
+
+
+class RepeatedTooEarlyError(ConflictError):
+    """Report that a request of this Idempotency-Key is under way, and when to ask again."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            "the first request of this Idempotency-Key is still under way: ask again in a while",
+            "Idempotency-Key",
+        )
+        self.retry_after_s = retry_after_s
+
+
 class ModelKindError(MemorydError):
     """Report a reranker that was asked for vectors, or an embedding model asked for scores."""
 
@@ -173,6 +191,10 @@ class DatabaseError(SetupError):
     """Report a database that can't be used: too old a pgvector, a newer schema, no permission."""
 
 
+class BackupError(SetupError):
+    """Report a backup that can't be written or restored."""
+
+
 class ModelFileError(SetupError):
     """Report a model's file that can't be had, read or converted."""
 
@@ -183,3 +205,38 @@ class ModelFetchError(ModelFileError):
 
 class ModelSourceError(ModelFileError):
     """Report that a source hasn't what is asked of it, naming what it has."""
+
+
+# Those that are kept with what failed, each standing for its descendants too.
+_KEPT: tuple[type[MemorydError], ...] = (
+    TooLargeError,
+    InvalidInputError,
+    NotFoundError,
+    ConflictError,
+    ModelKindError,
+    OverloadedError,
+    UnavailableError,
+    StorageFullError,
+    EmbeddingError,
+    ModelFileError,
+    MemorydError,
+)
+
+
+def describe_error(error: MemorydError) -> dict[str, str | None]:
+    """Return `kind`, `message` and `param` of an error, from which `rebuild_error` makes it."""
+    kind = next(each for each in _KEPT if isinstance(error, each))
+    return {
+        "kind": kind.__name__,
+        "message": error.message,
+        "param": getattr(error, "param", None),
+    }
+
+
+def rebuild_error(described: dict[str, str | None]) -> MemorydError:
+    """Return the error that was described; one of a kind that is gone is a MemorydError."""
+    kinds = {each.__name__: each for each in _KEPT}
+    error = kinds.get(described["kind"] or "", MemorydError)(described["message"] or "")
+    if described["param"] and isinstance(error, InvalidInputError | NotFoundError | ConflictError):
+        error.param = described["param"]
+    return error

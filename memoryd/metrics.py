@@ -48,6 +48,28 @@ class RequestMetrics:
         self._seconds.labels(route, method).observe(seconds)
 
 
+_OUTCOMES = ("stored", "unchanged", "updated", "replaced", "skipped", "failed")
+
+
+class DocumentMetrics:
+    """Count what became of documents."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Make their series in `registry`, each from 0 on."""
+        self._documents = Counter(
+            "memoryd_documents",
+            "Documents settled, by what became of them.",
+            ("status",),
+            registry=registry,
+        )
+        for status in _OUTCOMES:
+            self._documents.labels(status)
+
+    def count(self, status: str) -> None:
+        """Count a document that this process has settled."""
+        self._documents.labels(status).inc()
+
+
 class _QueueFamilies:
     """Hold the series that every queue of every model has."""
 
@@ -115,6 +137,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = RequestMetrics(self.registry)
+        self.documents = DocumentMetrics(self.registry)
         self._queues = _QueueFamilies(self.registry)
         self._tokenize_seconds = Summary(
             "memoryd_tokenize_seconds",

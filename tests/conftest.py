@@ -17,7 +17,7 @@ from wire import Client
 
 from memoryd.api.route import Route
 from memoryd.api.routes import ROUTES
-from memoryd.app import listen
+from memoryd.app import listen, working
 from memoryd.config import Settings
 from memoryd.embeddings.engine import Engine, EngineLimits
 from memoryd.embeddings.library import fastest_weight_type
@@ -27,6 +27,7 @@ from memoryd.memory.models import ModelLoader
 from memoryd.memory.state import Memory
 from memoryd.models.cl100k import fetch_table
 from memoryd.models.store import ensure_model
+from memoryd.parsers.pool import open_parsers
 from memoryd.postgres.server import Server, run_server
 from memoryd.storage.database import Database, open_database
 
@@ -157,12 +158,17 @@ def serve(databases: Databases, models_dir: Path) -> Serve:
         headers: dict[str, str] | None = None,
         database_connections: int = 4,
         routes: Sequence[Route] = (),
+        dsn: str | None = None,
         **settings: Any,
     ) -> AsyncIterator[Running]:
-        """Serve with `settings` and `routes` beside memoryd's; with the toy, or a given engine."""
+        """Serve with `settings` and `routes` beside memoryd's; with the toy, or a given engine.
+
+        `dsn` is another server's, where both are to share its database.
+        """
         chosen = Settings(**{"port": 0, "models_dir": models_dir, "model": "toy", **settings})
         async with AsyncExitStack() as stack:
-            dsn = databases.dsn(await stack.enter_async_context(databases.make()))
+            if dsn is None:
+                dsn = databases.dsn(await stack.enter_async_context(databases.make()))
             if engine is None:
                 loader = ToyLoader(models_dir)
                 waiting = chosen.max_waiting_requests
@@ -171,9 +177,11 @@ def serve(databases: Databases, models_dir: Path) -> Serve:
             storage = await stack.enter_async_context(
                 open_database(dsn, max_connections=database_connections)
             )
-            memory = Memory(chosen, storage, engine, ModelLoader.of(chosen))
-            stack.push_async_callback(memory.stop)
+            parsers = await stack.enter_async_context(open_parsers())
+            memory = Memory(chosen, storage, engine, ModelLoader.of(chosen), parsers)
+            await stack.enter_async_context(working(memory))
             await ensure_default(memory)
+            memory.worker.start()
             [url] = await stack.enter_async_context(listen(memory, [*ROUTES, *routes]))
             client = await stack.enter_async_context(Client(url, headers=headers))
             yield Running(client, memory, dsn)

@@ -76,7 +76,10 @@ class ToyLane:
         self._backend = backend
 
     def encode(self, batch: Sequence[Tokens], threads: int) -> list[Vectors]:
-        """Return the sums of the words' axes; "nan" gives a row of NaN, "explode" raises."""
+        """Return the sums of the words' axes; "nan" gives a row of NaN, "explode" raises.
+
+        Once the toy is cured, "nan" is a word like others.
+        """
         self.is_encoding = True
         try:
             self._backend.begin(batch, threads)
@@ -88,7 +91,7 @@ class ToyLane:
         return [self._encode(tokens) for tokens in batch]
 
     def _encode(self, tokens: Tokens) -> Vectors:
-        if NAN in tokens or self.is_canceled:
+        if self.is_canceled or (NAN in tokens and not self._backend.is_cured):
             return np.full(DIMENSIONS, np.nan, np.float32)
         if self._pooling == "rank":
             first, second = np.split(tokens, np.flatnonzero(tokens == END)[:1])
@@ -135,6 +138,7 @@ class ToyBackend:
         self.lanes_to_open = 1000
         self.closed_lanes = 0
         self.misuses = 0
+        self.is_cured = False
         self.is_closed = False
 
     def begin(self, batch: Sequence[Tokens], threads: int) -> None:

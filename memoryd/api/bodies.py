@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
@@ -59,20 +60,21 @@ async def read_json(request: web.Request) -> Any:
     Raises InvalidInputError for what is not JSON (in UTF-8, without lone surrogates or NUL), and
     TooLargeError for too many values.
     """
-    return await apart(request, _decode, await read_bytes(request))
+    return await apart(request, decode, await read_bytes(request))
 
 
-def _decode(data: bytes) -> Any:
+def decode(data: bytes, name: str = "the body") -> Any:
+    """Return the JSON value of `data`, which errors call `name`; raise as `read_json` does."""
     if not data.strip():
         raise InvalidInputError("the request has no body: send a JSON object")
     _check_value_count(data)
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise InvalidInputError(f"the body is not JSON: {error}") from error
+        raise InvalidInputError(f"{name} is not JSON: {error}") from error
     if b"\\u0000" in data and (location := _find_nul(value)) is not None:
         path = _path("", location)
-        raise InvalidInputError(f"{path or 'the body'} has a NUL character", path or None)
+        raise InvalidInputError(f"{path or name} has a NUL character", path or None)
     return value
 
 
@@ -144,10 +146,18 @@ def _count_values(data: bytes) -> int:
 async def read_bytes(request: web.Request) -> bytes:
     """Return the body, or raise TooLargeError."""
     try:
-        return await request.read()
+        with readable():
+            return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
         limit = request.client_max_size
         raise TooLargeError(f"the body has more than max_body_bytes = {limit} bytes") from error
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Raise InvalidInputError where a body breaks off, or isn't encoded as its headers say."""
+    try:
+        yield
     except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
         raise InvalidInputError(f"the body can't be read: {error}") from error
 

@@ -13,7 +13,7 @@ from memoryd.api.fields import CollectionName, Cursor, Language, Metadata, Time,
 from memoryd.api.paging import PageQuery
 from memoryd.api.queries import read_query
 from memoryd.api.state import MEMORY
-from memoryd.documents.types import Chunking, Collection, Precision
+from memoryd.documents.types import ChunkFormat, Chunking, Collection, Generation, Precision
 from memoryd.errors import NotFoundError
 from memoryd.memory import collections
 from memoryd.storage import collections as storage
@@ -24,7 +24,7 @@ class ChunkingBody(Body):
 
     max_tokens: int = Field(256, ge=32)
     overlap_tokens: int = Field(32, ge=0)
-    format: Literal["auto"] = "auto"
+    format: ChunkFormat = "auto"
 
 
 class CollectionBody(Body):
@@ -58,22 +58,61 @@ class ChunkingAnswer(TypedDict):
 
     max_tokens: int
     overlap_tokens: int
+    format: ChunkFormat
 
 
-class CollectionAnswer(TypedDict):
-    """A collection and what it holds."""
+class GenerationAnswer(TypedDict):
+    """A model, and how documents are cut and stored for it."""
 
-    name: str
     model: str
     dimensions: int
     precision: Precision
     chunking: ChunkingAnswer
+    instruction: str | None
+    """What queries are for, where a query doesn't say."""
+
+
+class DenseIndexAnswer(TypedDict):
+    """How vectors are searched."""
+
+    type: Literal["exact"]
+    """All vectors are compared: there is no index over them that could be approximate."""
+    status: Literal["ready"]
+
+
+class IndexAnswer(TypedDict):
+    """What serves the modes of search."""
+
+    dense: DenseIndexAnswer
+    lexical: None
+    """There is no lexical search yet."""
+
+
+class UnfinishedJobsAnswer(TypedDict):
+    """How many jobs work for a collection, or will."""
+
+    queued: int
+    running: int
+
+
+class CollectionAnswer(GenerationAnswer):
+    """A collection and what it holds; model and all that belongs to it are those searched."""
+
+    name: str
     language: str
     metadata: dict[str, Any]
     aliases: list[str]
     documents: int
+    """Also those that wait to be stored, or failed."""
     chunks: int
     bytes: int
+    """On disk: tables, indexes, and what waits."""
+    index: IndexAnswer
+    jobs: UnfinishedJobsAnswer
+    building: GenerationAnswer | None
+    """What is being made to take the place of the model."""
+    previous: GenerationAnswer | None
+    """What a rollback returns to."""
     created_at: Time
     updated_at: Time
 
@@ -110,7 +149,7 @@ async def create(request: web.Request) -> web.Response:
     """Make a collection for a model, which is loaded to know its width."""
     require_all_collections(request)
     body = parse(CollectionBody, await read_json(request))
-    chunking = Chunking(**body.chunking.model_dump(exclude={"format"})) if body.chunking else None
+    chunking = Chunking(**body.chunking.model_dump()) if body.chunking else None
     described = await collections.create_collection(
         request.app[MEMORY],
         body.name,
@@ -121,7 +160,7 @@ async def create(request: web.Request) -> web.Response:
         language=body.language,
         metadata=body.metadata,
     )
-    return json_response(_answer(described), status=201)
+    return json_response(collection_answer(described), status=201)
 
 
 async def list_(request: web.Request) -> web.Response:
@@ -137,7 +176,7 @@ async def list_(request: web.Request) -> web.Response:
     page, cursor = query.cut(found, lambda collection: collection.name)
     described = await collections.describe_all(memory, page)
     answer: CollectionsAnswer = {
-        "collections": list(map(_answer, described)),
+        "collections": list(map(collection_answer, described)),
         "next_cursor": cursor,
     }
     return json_response(answer)
@@ -146,7 +185,7 @@ async def list_(request: web.Request) -> web.Response:
 async def show(request: web.Request) -> web.Response:
     """Show a collection and what it holds."""
     described = await collections.describe(request.app[MEMORY], await find(request))
-    return json_response(_answer(described))
+    return json_response(collection_answer(described))
 
 
 async def update(request: web.Request) -> web.Response:
@@ -158,7 +197,7 @@ async def update(request: web.Request) -> web.Response:
     described = await collections.update_collection(
         memory, await find(request), **body.model_dump(exclude_none=True)
     )
-    return json_response(_answer(described))
+    return json_response(collection_answer(described))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -178,26 +217,42 @@ async def move_alias(request: web.Request) -> web.Response:
     collection = await find(request)
     await storage.move_alias(memory.database, collection, body.alias)
     described = await collections.describe(memory, collection)
-    return json_response(_answer(described))
+    return json_response(collection_answer(described))
 
 
-def _answer(described: collections.Described) -> CollectionAnswer:
-    collection = described.collection
+def collection_answer(described: collections.Described) -> CollectionAnswer:
+    """Return what is told of a collection."""
+    collection, counts = described.collection, described.counts
+    building = collection.find_generation("building")
+    previous = collection.find_generation("previous")
     return {
         "name": collection.name,
-        "model": collection.model,
-        "dimensions": collection.dimensions,
-        "precision": collection.precision,
-        "chunking": {
-            "max_tokens": collection.chunking.max_tokens,
-            "overlap_tokens": collection.chunking.overlap_tokens,
-        },
+        **generation_answer(collection.active),
         "language": collection.language,
         "metadata": collection.metadata,
         "aliases": described.aliases,
-        "documents": described.counts.documents,
-        "chunks": described.counts.chunks,
-        "bytes": described.counts.bytes,
+        "documents": counts.documents,
+        "chunks": counts.chunks,
+        "bytes": counts.bytes,
+        "index": {"dense": {"type": "exact", "status": "ready"}, "lexical": None},
+        "jobs": {"queued": counts.queued_jobs, "running": counts.running_jobs},
+        "building": generation_answer(building) if building else None,
+        "previous": generation_answer(previous) if previous else None,
         "created_at": write_time(collection.created_at),
         "updated_at": write_time(collection.updated_at),
+    }
+
+
+def generation_answer(generation: Generation) -> GenerationAnswer:
+    """Return what is told of a generation."""
+    return {
+        "model": generation.model,
+        "dimensions": generation.dimensions,
+        "precision": generation.precision,
+        "chunking": {
+            "max_tokens": generation.chunking.max_tokens,
+            "overlap_tokens": generation.chunking.overlap_tokens,
+            "format": generation.chunking.format,
+        },
+        "instruction": generation.instruction,
     }

@@ -1,298 +1,139 @@
-"""Routes of documents."""
+"""The route that stores documents."""
 
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BeforeValidator, Field
-from typing_extensions import TypedDict
+from pydantic import Field, WithJsonSchema
 
-from memoryd.api import limits
-from memoryd.api.bodies import Body, parse, read_json
+from memoryd.api import limits, ndjson, uploads
+from memoryd.api.bodies import apart, read_bytes, read_json
 from memoryd.api.collections import find
-from memoryd.api.errors import ErrorObject, error_object, json_response
-from memoryd.api.fields import (
-    Cursor,
-    DocumentId,
-    Language,
-    Metadata,
-    NotBlank,
-    Tag,
-    Time,
-    write_time,
-)
-from memoryd.api.paging import PageQuery, write_cursor
-from memoryd.api.queries import Query, read_query, read_version
+from memoryd.api.document_bodies import id_of, read_draft
+from memoryd.api.idempotency import answer_once, read_key
+from memoryd.api.queries import Flag, Query, Seconds, read_query
 from memoryd.api.state import MEMORY
-from memoryd.documents.types import Document, Draft, OnConflict, Outcome, Status, StoredChunk
+from memoryd.api.submissions import BodyType, Submission, answer
+from memoryd.documents.types import Draft, Outcome
 from memoryd.errors import InvalidInputError, MemorydError, TooLargeError, UnknownFieldError
-from memoryd.memory.documents import delete_document
-from memoryd.memory.ingest import ingest, ingest_document
-from memoryd.memory.state import Memory
-from memoryd.storage import documents as storage
-
-
-class DocumentBody(Body):
-    """A document to store."""
-
-    id: DocumentId | None = None
-    title: str = Field("", max_length=limits.TITLE_CHARS)
-    text: NotBlank
-    mime_type: str | None = Field(None, max_length=limits.MIME_TYPE_CHARS)
-    language: Language | None = None
-    metadata: Metadata = Field(default_factory=dict)
-    tags: list[Tag] = Field(default_factory=list, max_length=limits.TAGS)
-    expires_at: None = None
-    on_conflict: OnConflict = "replace"
-
-
-class DocumentsBody(Body):
-    """Documents to store: one that is wrong never fails the others."""
-
-    documents: list[DocumentBody] = Field(min_length=1)
-
-
-def _check_wait(value: str) -> str:
-    if value != "true":
-        raise ValueError("only true is served, the answer comes when stored")
-    return value
+from memoryd.memory.ingest import Ingested, ingest
 
 
 class StoreQuery(Query):
     """How documents are stored."""
 
-    wait: Annotated[Literal["true"], BeforeValidator(_check_wait)] = "true"
-
-
-class OutcomeAnswer(TypedDict):
-    """What became of one document."""
-
-    id: str | None
-    status: Status
-    version: int | None
-    chunks: int
-    embedded: int
-    error: ErrorObject | None
-
-
-class StoredAnswer(TypedDict):
-    """What became of each document, in the order in which they came."""
-
-    documents: list[OutcomeAnswer]
-    job: None
-
-
-class DocumentAnswer(TypedDict):
-    """A document without its text."""
-
-    id: str
-    version: int
-    title: str
-    mime_type: str | None
-    language: str | None
-    metadata: dict[str, Any]
-    tags: list[str]
-    chunks: int
-    created_at: Time
-    updated_at: Time
-
-
-class DocumentWithTextAnswer(DocumentAnswer):
-    """A document."""
-
-    text: str
-
-
-class DocumentsAnswer(TypedDict):
-    """A page of documents."""
-
-    documents: list[DocumentAnswer]
-    next_cursor: Cursor
-
-
-class ChunkPlace(TypedDict):
-    """Where in its document a chunk is: `text[start_char:end_char]`."""
-
-    id: str
-    index: int
-    start_char: int | None
-    end_char: int | None
-    token_count: int
-
-
-class ChunkAnswer(ChunkPlace):
-    """A chunk of a document."""
-
-    text: str
-
-
-class ChunksAnswer(TypedDict):
-    """A page of a document's chunks."""
-
-    chunks: list[ChunkAnswer]
-    next_cursor: Cursor
-
-
-class DocumentDeletedAnswer(TypedDict):
-    """How many documents are no more."""
-
-    deleted: Literal[1]
+    wait: Annotated[Flag | None, WithJsonSchema({"type": "boolean"})] = Field(
+        None,
+        description="Whether the answer comes when they can be found: for JSON it does unless this "
+        "says false, for NDJSON and files it comes as soon as they are accepted.",
+    )
+    wait_s: Seconds = Field(
+        30,
+        ge=0,
+        le=limits.WAIT_S,
+        description="How long it waits at most; a job goes on with the rest.",
+    )
 
 
 async def store(request: web.Request) -> web.Response:
-    """Store one document, or several; the answer comes when they can be found."""
-    memory = request.app[MEMORY]
+    """Store documents: one or a batch in JSON, any number in NDJSON, or the files of a form.
+
+    Of NDJSON each line is a document, and the body has no limit as a whole. `documents` tells of
+    each of the first lines, as many as a batch in JSON may have; beyond, of as many of those that
+    failed at once, and the job counts all. What was accepted stays, also where the client breaks
+    off. Of a form each file is a document whose id is its name; the fields are for all files, and
+    come first in a form that is larger than a body may be.
+
+    A document that fails by itself answers its error; with others it is `failed`, and never fails
+    the rest. An answer that takes too long is 202 with a job, which goes on with what is queued.
+    """
+    kind = _TYPES.get(request.content_type, _JSON)
+    query = read_query(request, StoreQuery)
+    waits = kind.waits if query.wait is None else query.wait
+    key = read_key(request)
+    submission = Submission(request, await find(request), query.wait_s if waits else 0)
+    if key is None:
+        return await answer(submission, kind)
+    # Also where the client leaves, its next request of this key gets the answer.
+    return await request.app[MEMORY].run_to_end(answer_once(key, submission, kind))
+
+
+async def _store_json(submission: Submission) -> Ingested:
+    request, memory = submission.request, submission.memory
     with memory.holding(request.content_length or memory.settings.max_body_bytes):
+        await _skip_json(submission)
         body = await read_json(request)
         if isinstance(body, dict) and "documents" in body:
-            outcomes = await _store_batch(request, memory, body)
-        else:
-            outcomes = [await _store_one(request, memory, body)]
-    answer: StoredAnswer = {"documents": list(map(_outcome_answer, outcomes)), "job": None}
-    return json_response(answer)
+            return await _store_batch(submission, body)
+        return await _store_one(submission, body)
 
 
-async def _store_one(request: web.Request, memory: Memory, body: Any) -> Outcome:
-    draft, collection = _draft(memory, body), await find(request)
-    version = read_version(request)
-    return await memory.run_to_end(ingest_document(memory, collection, draft, version=version))
+async def _skip_json(submission: Submission) -> None:
+    submission.note(await read_bytes(submission.request))
 
 
-async def _store_batch(request: web.Request, memory: Memory, body: dict[str, Any]) -> list[Outcome]:
-    if read_version(request) is not None:
+async def _store_one(submission: Submission, body: Any) -> Ingested:
+    """Store one document; raise what is wrong with it."""
+    draft = await apart(submission.request, _read_draft, submission, body)
+    draft = replace(draft, version=submission.version)
+    ingested = await ingest(
+        submission.memory, submission.collection, [draft], wait_s=submission.wait_s
+    )
+    error = ingested.outcomes[0].error
+    if error is not None:
+        raise error
+    return ingested
+
+
+async def _store_batch(submission: Submission, body: dict[str, Any]) -> Ingested:
+    if submission.version is not None:
         raise InvalidInputError("If-Match goes with one document, not with a batch", "If-Match")
-    items = _batch_items(memory, body)
-    collection = await find(request)
-    outcomes: dict[int, Outcome] = {}
-    drafts: dict[int, Draft] = {}
-    for index, item in enumerate(items):
-        try:
-            drafts[index] = _draft(memory, item, f"documents[{index}]")
-        except MemorydError as error:
-            outcomes[index] = Outcome(_id_of(item), "failed", error=error)
-    stored = await memory.run_to_end(ingest(memory, collection, list(drafts.values())))
-    outcomes.update(zip(drafts, stored, strict=True))
-    return [outcomes[index] for index in range(len(items))]
+    items = _batch_items(submission, body)
+    outcomes, drafts = await apart(submission.request, _read_batch, submission, items)
+    ingested = await ingest(
+        submission.memory, submission.collection, list(drafts.values()), wait_s=submission.wait_s
+    )
+    outcomes |= zip(drafts, ingested.outcomes, strict=True)
+    return Ingested([outcomes[index] for index in range(len(items))], ingested.job)
 
 
-def _batch_items(memory: Memory, body: dict[str, Any]) -> list[Any]:
+def _batch_items(submission: Submission, body: dict[str, Any]) -> list[Any]:
     items = body["documents"]
+    most = submission.settings.max_documents
     unknown = [field for field in body if field != "documents"]
     if unknown:
         raise UnknownFieldError(f"{unknown[0]} is not a field beside documents", unknown[0])
     if not isinstance(items, list) or not items:
         raise InvalidInputError("documents: must be a list of at least one", "documents")
-    if len(items) > memory.settings.max_documents:
+    if len(items) > most:
         raise TooLargeError(
-            f"documents: {len(items)} are more than max_documents = "
-            f"{memory.settings.max_documents}: send smaller batches",
+            f"documents: {len(items)} are more than max_documents = {most}: send smaller batches",
             "documents",
         )
     return items
 
 
-def _draft(memory: Memory, value: Any, at: str = "") -> Draft:
-    body = parse(DocumentBody, value, at)
-    limit = memory.settings.max_text_chars
-    if len(body.text) > limit:
-        path = f"{at}.text" if at else "text"
-        raise TooLargeError(
-            f"{path} has {len(body.text)} characters, more than max_text_chars = {limit}: "
-            "split the document",
-            path,
-        )
-    return Draft(**body.model_dump(exclude={"expires_at"}))
+def _read_batch(
+    submission: Submission, items: list[Any]
+) -> tuple[dict[int, Outcome], dict[int, Draft]]:
+    """Return the outcomes of what is no document, and the documents, by their places."""
+    outcomes: dict[int, Outcome] = {}
+    drafts: dict[int, Draft] = {}
+    for index, item in enumerate(items):
+        try:
+            drafts[index] = _read_draft(submission, item, f"documents[{index}]")
+        except MemorydError as error:
+            outcomes[index] = Outcome(id_of(item), "failed", error=error)
+    return outcomes, drafts
 
 
-def _id_of(item: Any) -> str | None:
-    given = item.get("id") if isinstance(item, dict) else None
-    return given if isinstance(given, str) else None
+def _read_draft(submission: Submission, value: Any, at: str = "") -> Draft:
+    return read_draft(value, submission.collection, submission.settings.max_text_chars, at)
 
 
-async def list_(request: web.Request) -> web.Response:
-    """List the documents, without their texts."""
-    query = read_query(request, PageQuery)
-    found = await storage.list_documents(
-        request.app[MEMORY].database,
-        await find(request),
-        after=query.after_number(0),
-        limit=query.limit + 1,
-    )
-    page = found[: query.limit]
-    answer: DocumentsAnswer = {
-        "documents": list(map(_document_answer, page)),
-        "next_cursor": write_cursor(page[-1].number) if len(found) > query.limit else None,
-    }
-    return json_response(answer)
+_JSON = BodyType(_store_json, _skip_json, waits=True)
+_TYPES = dict.fromkeys(ndjson.CONTENT_TYPES, ndjson.LINES) | {uploads.CONTENT_TYPE: uploads.FILES}
 
-
-async def show(request: web.Request) -> web.Response:
-    """Show a document with its text."""
-    database, external_id = request.app[MEMORY].database, request.match_info["id"]
-    document = await storage.read_document(database, await find(request), external_id)
-    answer: DocumentWithTextAnswer = {**_document_answer(document), "text": document.text or ""}
-    return json_response(answer)
-
-
-async def list_chunks(request: web.Request) -> web.Response:
-    """List the chunks of a document in their order."""
-    query = read_query(request, PageQuery)
-    database, collection = request.app[MEMORY].database, await find(request)
-    found = await storage.list_chunks(
-        database,
-        collection,
-        await storage.require_document(database, collection, request.match_info["id"]),
-        after=query.after_number(-1),
-        limit=query.limit + 1,
-    )
-    page = found[: query.limit]
-    answer: ChunksAnswer = {
-        "chunks": [{**place_of(chunk), "text": chunk.text} for chunk in page],
-        "next_cursor": write_cursor(page[-1].position) if len(found) > query.limit else None,
-    }
-    return json_response(answer)
-
-
-async def delete(request: web.Request) -> web.Response:
-    """Delete a document."""
-    memory, collection = request.app[MEMORY], await find(request)
-    external_id, version = request.match_info["id"], read_version(request)
-    await delete_document(memory, collection, external_id, version=version)
-    answer: DocumentDeletedAnswer = {"deleted": 1}
-    return json_response(answer)
-
-
-def place_of(chunk: StoredChunk) -> ChunkPlace:
-    """Return where in its document a chunk is."""
-    return {
-        "id": chunk.id,
-        "index": chunk.position,
-        "start_char": chunk.start_char,
-        "end_char": chunk.end_char,
-        "token_count": chunk.token_count,
-    }
-
-
-def _document_answer(document: Document) -> DocumentAnswer:
-    return {
-        "id": document.id,
-        "version": document.version,
-        "title": document.title,
-        "mime_type": document.mime_type,
-        "language": document.language,
-        "metadata": document.metadata,
-        "tags": document.tags,
-        "chunks": document.chunk_count,
-        "created_at": write_time(document.created_at),
-        "updated_at": write_time(document.updated_at),
-    }
-
-
-def _outcome_answer(outcome: Outcome) -> OutcomeAnswer:
-    return {
-        "id": outcome.id,
-        "status": outcome.status,
-        "version": outcome.version,
-        "chunks": outcome.chunks,
-        "embedded": outcome.embedded,
-        "error": error_object(outcome.error) if outcome.error else None,
-    }
+DocumentLines = Annotated[
+    str, Field(description="A document in each line, as an application/json body has one.")
+]

@@ -68,6 +68,7 @@ FAULTS: _Faults = {
     errors.ForbiddenError: Fault(403, "permission_error", "forbidden"),
     errors.ModelNotFoundError: Fault(404, "not_found_error", "model_not_found"),
     errors.NotFoundError: Fault(404, "not_found_error", "not_found"),
+    errors.KeyReusedError: Fault(422, _INVALID, "conflict"),
     errors.ConflictError: Fault(409, _INVALID, "conflict"),
     errors.EmbeddingError: Fault(400, _INVALID, "invalid_value"),
     errors.ModelKindError: Fault(501, "not_supported_error", "wrong_model"),
@@ -150,7 +151,7 @@ def error_response(request: web.Request, error: errors.MemorydError) -> web.Resp
         case Dialect.OPENAI:
             body = {"error": error_object(error)}
     response = json_response(body, status=fault.status)
-    if isinstance(error, errors.UnavailableError):
+    if isinstance(error, errors.UnavailableError | errors.RepeatedTooEarlyError):
         response.headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, errors.ModelFetchError):
         response.headers["Retry-After"] = _FETCH_AGAIN_S

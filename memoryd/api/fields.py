@@ -1,11 +1,11 @@
 """The types of fields that memoryd's own requests and answers share, with their limits."""
 
-import unicodedata
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import orjson
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from memoryd.api import limits
@@ -13,13 +13,15 @@ from memoryd.api import limits
 TEXT = {"type": "string"}
 TEXTS = {"type": "array", "items": TEXT, "minItems": 1}
 NUMBERS = {"type": "array", "items": {"type": "number"}}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Unicode's category Cc."""
 _NOT_BLANK = {"type": "string", "pattern": r"\S"}
 
 
 def _check_id(value: str) -> str:
     if value in (".", ".."):
         raise ValueError("'.' and '..' can't be ids")
-    if any(unicodedata.category(char) == "Cc" for char in value):
+    if _CONTROL.search(value):
         raise ValueError("an id can't have control characters")
     return value
 
@@ -58,6 +60,28 @@ Tag = Annotated[str, Field(min_length=1, max_length=limits.TAG_CHARS)]
 NotBlank = Annotated[str, AfterValidator(_check_not_blank), WithJsonSchema(_NOT_BLANK)]
 Language = Annotated[str, Field(pattern=r"^[a-z_]{2,63}$")]
 
+
+def _check_time(value: Any) -> datetime:
+    """Read RFC 3339, which names a zone or Z: a time without one is a different one elsewhere."""
+    if not isinstance(value, str):
+        raise ValueError("must be a time such as 2026-01-31T12:00:00Z")  # noqa: TRY004 - pydantic's
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not a time such as 2026-01-31T12:00:00Z") from error
+    if time.tzinfo is None:
+        raise ValueError(f"{value!r} names no zone: end it with Z or +01:00")
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{value!r} is out of range") from error
+
+
+ExpiryTime = Annotated[
+    datetime,
+    BeforeValidator(_check_time),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
 Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """RFC 3339, in UTC."""
 Numbers = Annotated[Any, WithJsonSchema(NUMBERS)]

@@ -10,7 +10,9 @@ from memoryd import __version__
 from memoryd.api import limits
 from memoryd.api.errors import json_response
 from memoryd.api.state import MEMORY
+from memoryd.documents import filters
 from memoryd.errors import UnavailableError
+from memoryd.storage.idempotency import KEPT_FOR_H
 
 # Whoever asks whether all is ready, a container's health check say, doesn't wait for long.
 _PATIENCE_S = 2.0
@@ -41,10 +43,21 @@ class LimitsAnswer(TypedDict):
     """How much requests may ask."""
 
     body_bytes: int
+    line_bytes: int
+    """Of NDJSON, whose body has no limit as a whole."""
+    form_field_bytes: int
+    """Of a form's field that is no file; each file has that of a body."""
     text_chars: int
+    chunks: int
+    """Of a document whose client makes them."""
     documents_per_batch: int
     embedding_inputs: int
     waiting_requests: int
+    wait_s: int
+    """How long a request can wait for its documents to be stored."""
+    idempotency_key_chars: int
+    idempotency_key_hours: int
+    """How long an answer is kept for a request that is sent again."""
     id_chars: int
     title_chars: int
     mime_type_chars: int
@@ -59,6 +72,10 @@ class LimitsAnswer(TypedDict):
     search_offset_plus_limit: int
     search_group_size: int
     vector_dimensions: int
+    filter_depth: int
+    filter_conditions: int
+    filter_values: int
+    """In a list."""
     key_name_chars: int
     key_collections: int
 
@@ -99,10 +116,16 @@ async def show_limits(request: web.Request) -> web.Response:
     settings = request.app[MEMORY].settings
     answer: LimitsAnswer = {
         "body_bytes": settings.max_body_bytes,
+        "line_bytes": limits.LINE_BYTES,
+        "form_field_bytes": limits.FORM_FIELD_BYTES,
         "text_chars": settings.max_text_chars,
+        "chunks": limits.CHUNKS,
         "documents_per_batch": settings.max_documents,
         "embedding_inputs": settings.max_inputs,
         "waiting_requests": settings.max_waiting_requests,
+        "wait_s": limits.WAIT_S,
+        "idempotency_key_chars": limits.IDEMPOTENCY_KEY_CHARS,
+        "idempotency_key_hours": KEPT_FOR_H,
         "id_chars": limits.ID_CHARS,
         "title_chars": limits.TITLE_CHARS,
         "mime_type_chars": limits.MIME_TYPE_CHARS,
@@ -116,6 +139,9 @@ async def show_limits(request: web.Request) -> web.Response:
         "search_offset_plus_limit": limits.SEARCH_DEPTH,
         "search_group_size": limits.GROUP_SIZE,
         "vector_dimensions": limits.VECTOR_DIMENSIONS,
+        "filter_depth": filters.MAX_DEPTH,
+        "filter_conditions": filters.MAX_CONDITIONS,
+        "filter_values": filters.MAX_VALUES,
         "key_name_chars": limits.KEY_NAME_CHARS,
         "key_collections": limits.KEY_COLLECTIONS,
     }

@@ -1,8 +1,16 @@
 """Limits of what requests may ask, in one place: those of settings are in config."""
 
+LINE_BYTES = 8 << 20
+"""Of NDJSON, whose body has no limit as a whole."""
+FORM_FIELD_BYTES = 512 << 10
+"""Of a form's field that is no file."""
+WAIT_S = 300
+IDEMPOTENCY_KEY_CHARS = 255
 ID_CHARS = 512
 TITLE_CHARS = 10_000
 MIME_TYPE_CHARS = 256
+CHUNKS = 10_000
+"""Of a document whose client makes them."""
 METADATA_BYTES = 64 << 10
 METADATA_DEPTH = 16
 TAGS = 64

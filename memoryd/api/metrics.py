@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from aiohttp import web
 from prometheus_client import generate_latest
@@ -10,17 +11,31 @@ from prometheus_client.registry import Collector
 
 from memoryd import __version__
 from memoryd.api.state import MEMORY
+from memoryd.errors import UnavailableError
 from memoryd.memory.state import Memory
+from memoryd.storage.jobs import INGEST, Backlog, count_unfinished
 
+# What is scraped while the database is away or busy comes without its part, and at once.
+_COUNT_TIMEOUT_S = 0.5
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def show(request: web.Request) -> web.Response:
     """Answer what memoryd has counted, in Prometheus' text format."""
     memory = request.app[MEMORY]
+    everything = _Everything(memory)  # before its own question to the database is counted
+    everything.add(await _list_jobs(memory))
     # Writing takes some milliseconds, for which the event loop is not to be held up.
-    body = await asyncio.to_thread(generate_latest, _Everything(memory))
+    body = await asyncio.to_thread(generate_latest, everything)
     return web.Response(body=body, headers={"Content-Type": _CONTENT_TYPE})
+
+
+async def _list_jobs(memory: Memory) -> list[Metric]:
+    """Return what tells of jobs, nothing where the database doesn't answer at once."""
+    with suppress(UnavailableError, TimeoutError):
+        async with asyncio.timeout(_COUNT_TIMEOUT_S):
+            return list(_jobs(await count_unfinished(memory.database)))
+    return []
 
 
 class _Everything(Collector):
@@ -29,6 +44,9 @@ class _Everything(Collector):
     def __init__(self, memory: Memory) -> None:
         self._registry = memory.engine.metrics.registry
         self._state = [_version(), *_models(memory), *_database(memory)]
+
+    def add(self, metrics: Iterable[Metric]) -> None:
+        self._state += metrics
 
     def collect(self) -> Iterator[Metric]:
         yield from self._registry.collect()
@@ -80,6 +98,22 @@ def _database(memory: Memory) -> Iterator[Metric]:
         "Uses of the database that wait for a connection.",
         (),
         [((), connections.waiting)],
+    )
+
+
+def _jobs(backlogs: list[Backlog]) -> Iterator[Metric]:
+    yield _gauge(
+        "memoryd_jobs",
+        "Jobs that have not ended.",
+        ("type", "status"),
+        [((each.type, each.status), each.jobs) for each in backlogs],
+    )
+    waiting = sum(each.left for each in backlogs if each.type == INGEST)
+    yield _gauge(
+        "memoryd_documents_waiting",
+        "Documents that were accepted and wait to be stored, as far as jobs have counted.",
+        (),
+        [((), waiting)],
     )
 
 

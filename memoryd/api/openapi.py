@@ -62,6 +62,10 @@ _HEADERS: Json = {
         "description": "Tells where a model wasn't trained for the asked dimensions.",
         "schema": {"type": "string"},
     },
+    "Idempotency-Replayed": {
+        "description": "Tells that the answer is that to an earlier request of the same key.",
+        "schema": {"const": "true"},
+    },
     "Retry-After": {
         "description": "Seconds after which to try again.",
         "schema": {"type": "integer", "minimum": 0},
@@ -73,7 +77,12 @@ _HEADERS: Json = {
 }
 _TAGS = {
     "collections": "Collections",
+    "generations": "Collections",
     "documents": "Documents",
+    "transfer": "Documents",
+    "stored_documents": "Documents",
+    "job_events": "Jobs",
+    "jobs": "Jobs",
     "search": "Search",
     "health": "Operating",
     "metrics": "Operating",
@@ -99,7 +108,7 @@ _VARIABLES = re.compile(r"\{(\w+)\}")
 
 
 class _SchemaWriter(GenerateJsonSchema):
-    """Write no titles, which repeat the names, and no null for a field that is simply absent.
+    """Write no titles, which repeat the names, and no null or "" for a field that is simply absent.
 
     Types of one name are told apart by their modules.
     """
@@ -112,7 +121,8 @@ class _SchemaWriter(GenerateJsonSchema):
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> Json:
         written = super().default_schema(schema)
-        if written.get("default", ...) is None:
+        default = written.get("default", ...)
+        if default is None or (default == "" and "pattern" in written):
             del written["default"]
         return written
 
@@ -172,6 +182,7 @@ def build_document(routes: Sequence[Route]) -> Json:
 def _schemas(routes: Sequence[Route]) -> tuple[Json, Json]:
     """Return the schema of each type of a body or an answer by its key, and what they refer to."""
     read = [route.body for route in routes]
+    read += [kind for route in routes for _content_type, kind in route.other_bodies]
     written = [*_ERRORS.values(), *(route.answer for route in routes)]
     written += [kind for route in routes for _status, kind in route.other_answers]
     modes: dict[Mode, list[Any]] = {"validation": read, "serialization": written}
@@ -204,8 +215,9 @@ def _operation(route: Route, schemas: Json) -> Json:
         operation["description"] = description
     if route.scope:
         operation["x-scope"] = route.scope
-    if route.body is not None:
-        content = {"application/json": {"schema": schemas[_key(route.body)]}}
+    bodies = [*([(_JSON, route.body)] if route.body is not None else []), *route.other_bodies]
+    if bodies:
+        content = {name: {"schema": schemas[_key(kind)]} for name, kind in bodies}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
 
@@ -272,6 +284,8 @@ def _success(route: Route, schemas: Json) -> Json:
         answer["content"][content_type] = answer["content"][route.content_type]
     if route.uses_model:
         answer["headers"] |= _header("X-Truncated-Inputs") | _header("Warning")
+    if "Idempotency-Key" in route.request_headers:
+        answer["headers"] |= _header("Idempotency-Replayed")
     return answer
 
 
@@ -319,7 +333,7 @@ def _error_statuses(route: Route) -> set[int]:
         statuses |= {400}
     if "{" in route.path:
         statuses |= {404}
-    if route.body is not None:
+    if route.body is not None or route.other_bodies:
         statuses |= {400, 404, 413, 501}
     if route.body is not None and Dialect.TEI in (route.dialect, route.other_dialect):
         statuses |= {422, 424}

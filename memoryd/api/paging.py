@@ -53,7 +53,7 @@ class PageQuery(Query):
         `place` tells of an entry what the next page comes after.
         """
         page = read[: self.limit]
-        cursor = write_cursor(place(page[-1])) if len(read) > self.limit else None
+        cursor = _write_cursor(place(page[-1])) if len(read) > self.limit else None
         return page, cursor
 
 
@@ -61,6 +61,6 @@ def _bad_cursor() -> InvalidInputError:
     return InvalidInputError("cursor: pass the next_cursor of the page before as it is", "cursor")
 
 
-def write_cursor(last: str | int) -> str:
+def _write_cursor(last: str | int) -> str:
     """Return the cursor that points after `last`."""
     return base64.urlsafe_b64encode(str(last).encode()).decode()

@@ -14,6 +14,8 @@ from memoryd.errors import InvalidInputError, UnknownFieldError
 # As many digits as an integer of Postgres has, and fewer than Python refuses to read.
 _WHOLE = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+
 
 class Query(BaseModel):
     """Take parameters as the strings they are, and read numbers from them."""
@@ -40,6 +42,24 @@ def _check_whole(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_check_whole)]
+
+
+def _check_flag(value: Any) -> Any:
+    if isinstance(value, str):
+        if value not in ("true", "false"):
+            raise ValueError(f"{value!r} is neither true nor false")
+        return value == "true"
+    return value
+
+
+def _check_seconds(value: Any) -> Any:
+    if isinstance(value, str) and not _SECONDS.fullmatch(value):
+        raise ValueError(f"{value!r} is not a number of seconds")
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_check_flag)]
+Seconds = Annotated[float, BeforeValidator(_check_seconds)]
 
 
 def read_query(request: web.Request, kind: type[Q]) -> Q:

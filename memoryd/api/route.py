@@ -40,6 +40,8 @@ class Route:
     """What validates the query string; None: it is ignored, as peers do."""
     body: Any = None
     """The type that validates the body."""
+    other_bodies: tuple[tuple[str, Any], ...] = ()
+    """Content types of bodies that are no JSON value, and the types that describe them."""
     answer: Any = None
     """The type of what is answered as JSON."""
     status: int = 200

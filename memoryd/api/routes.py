@@ -13,13 +13,18 @@ from memoryd.api import (
     cors,
     dispatch,
     docs,
+    document_bodies,
     documents,
     errors,
+    generations,
     health,
+    job_events,
+    jobs,
     keys,
     llamacpp,
     localai,
     metrics,
+    ndjson,
     observability,
     ollama,
     ollama_loading,
@@ -29,7 +34,10 @@ from memoryd.api import (
     openai_models,
     openapi,
     search,
+    stored_documents,
     tei,
+    transfer,
+    uploads,
     vector_stores,
 )
 from memoryd.api.fields import Numbers, Rows
@@ -47,6 +55,7 @@ _tei = partial(Route, dialect=Dialect.TEI)
 
 _COLLECTION = "/v1/collections/{collection:[^/]+}"
 _DOCUMENT = _COLLECTION + "/documents/{id:[^/]+}"
+_JOB = "/v1/jobs/{id:[^/]+}"
 
 # A table, which the formatter would make three times as long: a route's first line says where it
 # is, who serves it and to whom, the next what goes in and what comes out.
@@ -84,18 +93,54 @@ ROUTES = [
          answer=collections.CollectionDeletedAnswer),
     _own("POST", _COLLECTION + "/aliases", collections.move_alias, scope="write",
          body=collections.AliasBody, answer=collections.CollectionAnswer),
+    _own("POST", _COLLECTION + "/model", generations.change_model, scope="write",
+         body=generations.ModelBody, answer=generations.ModelChangeAnswer, status=202),
+    _own("POST", _COLLECTION + "/model/rollback", generations.roll_back, scope="write",
+         answer=collections.CollectionAnswer),
+    _own("DELETE", _COLLECTION + "/model/previous", generations.drop_previous, scope="write",
+         answer=generations.GenerationDroppedAnswer),
 
     # Documents
     _own("POST", _COLLECTION + "/documents", documents.store, scope="write",
-         query=documents.StoreQuery, request_headers=("If-Match",),
-         body=documents.DocumentBody | documents.DocumentsBody, answer=documents.StoredAnswer),
-    _own("GET", _COLLECTION + "/documents", documents.list_,
-         query=PageQuery, answer=documents.DocumentsAnswer),
-    _own("GET", _DOCUMENT, documents.show, answer=documents.DocumentWithTextAnswer),
-    _own("GET", _DOCUMENT + "/chunks", documents.list_chunks,
-         query=PageQuery, answer=documents.ChunksAnswer),
-    _own("DELETE", _DOCUMENT, documents.delete, scope="write",
-         request_headers=("If-Match",), answer=documents.DocumentDeletedAnswer),
+         query=documents.StoreQuery, request_headers=("If-Match", "Idempotency-Key"),
+         body=document_bodies.DocumentBody | document_bodies.DocumentsBody,
+         other_bodies=((ndjson.CONTENT_TYPES[0], documents.DocumentLines),
+                       (uploads.CONTENT_TYPE, uploads.UploadForm)),
+         answer=document_bodies.StoredAnswer, errors=(422,),
+         other_answers=((202, document_bodies.StoredAnswer),)),
+    _own("GET", _COLLECTION + "/documents", stored_documents.list_,
+         query=stored_documents.DocumentsQuery, answer=stored_documents.DocumentsAnswer,
+         errors=(413,)),
+    _own("POST", _COLLECTION + "/documents/delete", stored_documents.delete_by_filter,
+         scope="write", body=stored_documents.DocumentsDeleteBody,
+         answer=stored_documents.DocumentsDeletedAnswer),
+    _own("GET", _DOCUMENT, stored_documents.show, answer=stored_documents.DocumentWithTextAnswer),
+    _own("GET", _DOCUMENT + "/chunks", stored_documents.list_chunks,
+         query=PageQuery, answer=stored_documents.ChunksAnswer),
+    _own("PATCH", _DOCUMENT, stored_documents.patch, scope="write",
+         request_headers=("If-Match",), body=stored_documents.DocumentPatchBody,
+         answer=stored_documents.DocumentAnswer),
+    _own("DELETE", _DOCUMENT, stored_documents.delete, scope="write",
+         request_headers=("If-Match",), answer=stored_documents.DocumentDeletedAnswer),
+
+    # Export and import
+    _own("GET", _COLLECTION + "/export", transfer.export,
+         query=transfer.ExportQuery, content_type=ollama_pull.NDJSON, errors=(429,)),
+    _own("POST", _COLLECTION + "/import", transfer.import_, scope="write",
+         query=transfer.ImportQuery,
+         other_bodies=((ndjson.CONTENT_TYPES[0], transfer.RecordLines),
+                       (transfer.PARQUET, transfer.ParquetFile)),
+         answer=transfer.ImportAnswer, other_answers=((202, transfer.ImportAnswer),)),
+
+    # Jobs
+    _own("GET", "/v1/jobs", jobs.list_,
+         query=jobs.JobsQuery, answer=jobs.JobsAnswer, errors=(404,)),
+    _own("GET", _JOB, jobs.show, answer=jobs.JobAnswer),
+    _own("DELETE", _JOB, jobs.cancel, scope="write", answer=jobs.JobAnswer),
+    _own("POST", _JOB + "/retry", jobs.retry, scope="write", answer=jobs.JobAnswer, status=202),
+    _own("GET", _JOB + "/failures", jobs.list_failures,
+         query=PageQuery, answer=jobs.FailuresAnswer),
+    _own("GET", _JOB + "/events", job_events.stream, content_type=job_events.EVENT_STREAM),
 
     # Search
     _own("POST", _COLLECTION + "/search", search.search,

@@ -10,12 +10,12 @@ from typing_extensions import TypedDict
 from memoryd.api import limits
 from memoryd.api.bodies import ALTERNATIVE, Body, parse, read_json
 from memoryd.api.collections import find
-from memoryd.api.documents import ChunkPlace, place_of
 from memoryd.api.errors import json_response
 from memoryd.api.fields import NotBlank, Numbers
 from memoryd.api.queries import Query as QueryString
 from memoryd.api.queries import Whole, read_query
 from memoryd.api.state import MEMORY
+from memoryd.api.stored_documents import ChunkPlace, place_of
 from memoryd.documents.types import Collection
 from memoryd.errors import InvalidInputError, TooLargeError
 from memoryd.memory.search import FoundChunk, Query, Result, Results
@@ -141,7 +141,7 @@ async def _search(request: web.Request, body: SearchBody) -> web.Response:
         instruction=body.instruction,
     )
     results = await run_search(request.app[MEMORY], collection, query)
-    return json_response(_answer(collection, results, body.with_))
+    return json_response(_answer(results, body.with_))
 
 
 def _vector(collection: Collection, query: VectorQuery) -> Vector:
@@ -158,11 +158,11 @@ def _vector(collection: Collection, query: VectorQuery) -> Vector:
     return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
-def _answer(collection: Collection, results: Results, wanted: WithBody) -> SearchAnswer:
+def _answer(results: Results, wanted: WithBody) -> SearchAnswer:
     return {
         "results": [_result_answer(result, wanted) for result in results.results],
         "score_type": "cosine",
-        "model": collection.model,
+        "model": results.model,
         "plan": {"dense": "exact", "lexical": None},
         "took_ms": round(results.took_ms, 3),
         "next_offset": results.next_offset,

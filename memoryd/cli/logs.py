@@ -48,4 +48,6 @@ def configure_logging(settings: Settings) -> None:
     handler.setFormatter(_JsonFormatter() if is_json else logging.Formatter(_TEXT))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Its pool tells with a traceback of each time that it finds Postgres away; memoryd tells too.
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)
     logging.captureWarnings(True)

@@ -1,10 +1,15 @@
 """Tasks that nobody waits for, and that end with what started them."""
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from memoryd.errors import MemorydError
+
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class BackgroundTasks:
@@ -18,8 +23,16 @@ class BackgroundTasks:
         """Begin `work`, which nobody need wait for."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end)
         return task
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error and not isinstance(error, MemorydError):  # told to whoever waits for the task
+            logger.error("in the background: %s", error, exc_info=error)
 
     async def cancel(self, patience_s: float | None = None) -> None:
         """Cancel all that run and wait for their end, `patience_s` at most."""

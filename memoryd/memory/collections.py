@@ -1,9 +1,9 @@
 """Make, describe, rename and delete collections."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from memoryd.documents.types import Chunking, Collection, Precision
 from memoryd.embeddings.model import EmbeddingModel
@@ -12,6 +12,8 @@ from memoryd.memory.state import Memory
 from memoryd.storage import collections as storage
 
 DEFAULT = "default"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,10 @@ async def create_collection(
     the name is taken.
     """
     async with memory.engine.using(model or memory.settings.model) as loaded:
-        _check_gives_vectors(loaded)
-    if dimensions is not None and dimensions > loaded.dimensions:
-        raise InvalidInputError(
-            f"dimensions: {loaded.spec.name} has {loaded.dimensions}, and fewer are possible",
-            "dimensions",
-        )
+        check_gives_vectors(loaded)
+    check_dimensions(loaded, dimensions)
     chunking = chunking or Chunking(max_tokens=min(Chunking().max_tokens, loaded.max_tokens))
-    _check_chunking(chunking, loaded.max_tokens)
+    check_chunking(chunking, loaded.max_tokens)
     collection = await storage.create_collection(
         memory.database,
         name=name,
@@ -61,7 +59,8 @@ async def create_collection(
     return await describe(memory, collection)
 
 
-def _check_gives_vectors(model: EmbeddingModel) -> None:
+def check_gives_vectors(model: EmbeddingModel) -> None:
+    """Raise InvalidInputError for a model that no collection can work with."""
     if model.pooling in ("rank", "none"):
         raise InvalidInputError(
             f"model: {model.spec.name} gives no vector for a text (its pooling is "
@@ -70,7 +69,17 @@ def _check_gives_vectors(model: EmbeddingModel) -> None:
         )
 
 
-def _check_chunking(chunking: Chunking, max_tokens: int) -> None:
+def check_dimensions(model: EmbeddingModel, dimensions: int | None) -> None:
+    """Raise InvalidInputError where the model's vectors are narrower; None asks for their width."""
+    if dimensions is not None and dimensions > model.dimensions:
+        raise InvalidInputError(
+            f"dimensions: {model.spec.name} has {model.dimensions}, and fewer are possible",
+            "dimensions",
+        )
+
+
+def check_chunking(chunking: Chunking, max_tokens: int) -> None:
+    """Raise InvalidInputError for chunks that a model of `max_tokens` has no room for."""
     if chunking.max_tokens > max_tokens:
         raise InvalidInputError(
             f"chunking.max_tokens: the model takes {max_tokens}, special tokens included",
@@ -132,6 +141,27 @@ async def delete_collection(memory: Memory, collection: Collection) -> None:
     if collection.name == DEFAULT:
         raise ConflictError("the collection 'default' can't be deleted", "collection")
     await storage.delete_collection(memory.database, collection)
+    await release_unused(memory, {each.model for each in collection.generations})
+
+
+async def release_unused(memory: Memory, models: Iterable[str]) -> None:
+    """Let those of `models` leave the memory that no collection works with any more."""
     remaining = await storage.list_models(memory.database)
-    if collection.model not in {*remaining, memory.engine.resolve(memory.settings.model)}:
-        memory.engine.release(collection.model)
+    for model in set(models) - {*remaining, memory.engine.resolve(memory.settings.model)}:
+        memory.engine.release(model)
+
+
+async def with_current(
+    memory: Memory, collection: Collection, use: Callable[[Collection], Awaitable[T]]
+) -> T:
+    """Return what `use` returns, called again where a generation that it read was dropped.
+
+    Raises NotFoundError where that has another reason, such as that the collection was deleted.
+    """
+    try:
+        return await use(collection)
+    except NotFoundError:
+        current = await storage.find_collection_by_number(memory.database, collection.number)
+        if current.generations == collection.generations:
+            raise
+    return await use(current)

@@ -1,223 +1,105 @@
-"""Store documents: chunk, embed, and swap each one in whole."""
+"""Take documents on, and wait for those that a client waits for."""
 
 import asyncio
-import logging
-from collections import defaultdict, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
-from memoryd.documents.chunking import ChunkSpan, split
-from memoryd.documents.types import (
-    Chunk,
-    Collection,
-    Document,
-    Draft,
-    Outcome,
-    chunk_hash,
-)
-from memoryd.embeddings.model import EmbeddingModel
-from memoryd.embeddings.types import Tokens
-from memoryd.errors import ConflictError, InvalidInputError, MemorydError
-from memoryd.memory.documents import check_version
+from memoryd.documents.types import Collection, Draft, Outcome
+from memoryd.errors import UnavailableError
+from memoryd.memory.collections import with_current
+from memoryd.memory.hashing import hash_content
 from memoryd.memory.state import Memory
-from memoryd.storage import documents as storage
-from memoryd.vectors.similarity import shorten
-
-logger = logging.getLogger(__name__)
-
-_DOCUMENTS_OF_A_BATCH = 48
-# A chunk must have room for a few words beside its title.
-_LEAST_TEXT_TOKENS = 16
-# Another process may write the same document between our look and our write, but not for long.
-_ATTEMPTS = 5
+from memoryd.storage import acceptance, ingest_jobs, jobs
+from memoryd.storage.acceptance import Accepted, Terms
+from memoryd.storage.jobs import Job
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """Hold a document's chunks and what the model sees of each."""
+class Ingested:
+    """Say what became of each document so far, and which job goes on with the rest."""
 
-    chunks: list[Chunk]
-    inputs: list[Tokens]
+    outcomes: list[Outcome]
+    job: Job | None = None
 
 
-async def ingest(memory: Memory, collection: Collection, drafts: Sequence[Draft]) -> list[Outcome]:
-    """Store `drafts` and return what became of each, in their order.
+async def ingest(
+    memory: Memory, collection: Collection, submitted: Sequence[Draft], *, wait_s: float
+) -> Ingested:
+    """Store documents; return what became of each in their order, `wait_s` after at most.
 
-    Each is written in one transaction of its own: one that fails is `failed` with its error, and
-    never fails the rest.
+    They are accepted in one transaction: from then on they will be stored, whatever happens. Each
+    is stored in a transaction of its own: one that fails is `failed` with its error, and never
+    fails the rest. What takes longer is `queued`, and a job tells what becomes of it.
     """
-    # A part of all slots, so that a large batch leaves some to others.
-    share = asyncio.Semaphore(_DOCUMENTS_OF_A_BATCH)
-
-    async def store(draft: Draft) -> Outcome:
-        async with share:
-            return await _ingest_safely(memory, collection, draft)
-
-    return await asyncio.gather(*map(store, drafts))
-
-
-async def _ingest_safely(memory: Memory, collection: Collection, draft: Draft) -> Outcome:
+    for draft in submitted:
+        await hash_content(draft)
+    if wait_s <= 0:
+        return await enqueue(memory, collection, submitted)
+    accept = partial(_accept_here, memory, submitted, wait_s)
+    accepted, job_number = await memory.run_to_end(with_current(memory, collection, accept))
+    if job_number is None:
+        return Ingested([each.outcome for each in accepted])
+    waiting = [each.draft_number for each in accepted if each.draft_number is not None]
     try:
-        return await ingest_document(memory, collection, draft)
-    except MemorydError as error:
-        if type(error) is MemorydError:  # of no kind that a client could do something about
-            logger.exception("a document of %r could not be stored", collection.name)
-        return Outcome(draft.external_id, "failed", error=error)
-    except Exception:  # whatever one document does, the others are stored and reported
-        logger.exception("a document of %r could not be stored", collection.name)
-        unknown = MemorydError("memoryd failed at this document: see its log")
-        return Outcome(draft.external_id, "failed", error=unknown)
+        settled = await memory.worker.wait_for(collection, waiting, wait_s)
+    except asyncio.CancelledError:  # the client has left: nobody need be told
+        memory.start(jobs.stop_waiting(memory.database, job_number))
+        raise
+    outcomes = [settled.get(each.draft_number or 0, each.outcome) for each in accepted]
+    if len(settled) == len(waiting):
+        await _forget(memory, collection, job_number, outcomes)
+        return Ingested(outcomes)
+    await jobs.stop_waiting(memory.database, job_number)
+    return Ingested(outcomes, await jobs.find_job(memory.database, job_number))
 
 
-async def ingest_document(
-    memory: Memory, collection: Collection, draft: Draft, *, version: int | None = None
-) -> Outcome:
-    """Store one document and say what became of it.
-
-    Raises InvalidInputError for a document that can't be embedded, ConflictError for one that is
-    there and may not be replaced or isn't at `version`, StoppingError at shutdown, and what
-    storage and engine raise.
-    """
-    async with memory.document_lock(collection, draft.external_id), memory.ingest_slots:
-        for _ in range(_ATTEMPTS):
-            memory.check_going_on()
-            current = await storage.find_document(memory.database, collection, draft.external_id)
-            check_version(current, draft.external_id, version)
-            outcome = await _store(memory, collection, draft, current)
-            if outcome is not None:
-                return outcome
-    raise ConflictError(f"the document {draft.external_id!r} is being changed by others", "id")
+async def _forget(
+    memory: Memory, collection: Collection, job_number: int, outcomes: Sequence[Outcome]
+) -> None:
+    """Remove a job whose outcomes are all told; what failed is gone before that is answered."""
+    forgetting = ingest_jobs.forget_job(memory.database, collection.number, job_number)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        with suppress(UnavailableError):  # the outcomes are true all the same
+            await forgetting
+    else:
+        memory.start(forgetting)
 
 
-async def _store(
-    memory: Memory, collection: Collection, draft: Draft, current: Document | None
-) -> Outcome | None:
-    """Write what differs from `current`; None where that has changed meanwhile."""
-    if current is None:
-        return await _insert(memory, collection, draft)
-    if draft.on_conflict == "error":
-        raise ConflictError(f"there is a document {current.id!r} already", "id")
-    if draft.on_conflict == "skip":
-        return Outcome(current.id, "skipped", current.version, current.chunk_count)
-    if not current.has_content_of(draft):
-        return await _replace(memory, collection, draft, current)
-    if current.has_attributes_of(draft):
-        return Outcome(current.id, "unchanged", current.version, current.chunk_count)
-    version = await storage.update_attributes(memory.database, collection, current, draft)
-    if version is None:
-        return None
-    return Outcome(current.id, "updated", version, current.chunk_count)
+async def _accept_here(
+    memory: Memory, submitted: Sequence[Draft], wait_s: float, collection: Collection
+) -> tuple[list[Accepted], int | None]:
+    """Accept documents for this process' worker, which begins at once."""
+    async with memory.database.transaction() as connection:
+        # The outcomes wait to be told as long as a process may be busy before it counts as dead.
+        worker = memory.worker.claimant if memory.worker.has_room else None
+        terms = Terms(wait_s + memory.settings.lease_s, worker)
+        accepted, job_number = await acceptance.accept(connection, collection, submitted, terms)
+    memory.worker.take([each.claim for each in accepted if each.claim])
+    count_settled(memory, accepted)
+    return accepted, job_number
 
 
-async def _insert(memory: Memory, collection: Collection, draft: Draft) -> Outcome | None:
-    async with memory.engine.pinning(collection.model) as model:
-        prepared = await _prepare_in_thread(memory, model, collection, draft)
-        embedded = await _embed(model, collection, prepared, range(len(prepared.chunks)))
-    version = await storage.insert_document(
-        memory.database, collection, draft, prepared.chunks, embedded
+async def enqueue(memory: Memory, collection: Collection, submitted: Sequence[Draft]) -> Ingested:
+    """Accept documents for any worker, and return at once."""
+    accepted, job_number = await with_current(
+        memory, collection, partial(_accept, memory, submitted)
     )
-    if version is None:
-        return None
-    return Outcome(draft.external_id, "stored", version, len(prepared.chunks), len(embedded))
+    count_settled(memory, accepted)
+    job = await jobs.find_job(memory.database, job_number) if job_number else None
+    return Ingested([each.outcome for each in accepted], job)
 
 
-async def _replace(
-    memory: Memory, collection: Collection, draft: Draft, current: Document
-) -> Outcome | None:
-    async with memory.engine.pinning(collection.model) as model:
-        prepared = await _prepare_in_thread(memory, model, collection, draft)
-        stored = await storage.find_chunk_hashes(memory.database, collection, current)
-        kept, new = _match(prepared.chunks, stored)
-        embedded = await _embed(model, collection, prepared, new)
-    version = await storage.replace_document(
-        memory.database, collection, current, draft, prepared.chunks, kept, embedded
-    )
-    if version is None:
-        return None
-    return Outcome(current.id, "replaced", version, len(prepared.chunks), len(embedded))
+def count_settled(memory: Memory, accepted: Sequence[Accepted]) -> None:
+    """Count in the metrics what nothing is left to do for; the worker counts the rest."""
+    for each in accepted:
+        if each.draft_number is None:
+            memory.engine.metrics.documents.count(each.outcome.status)
 
 
-async def _prepare_in_thread(
-    memory: Memory, model: EmbeddingModel, collection: Collection, draft: Draft
-) -> _Prepared:
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(
-        memory.chunking_threads, _prepare, memory, model, collection, draft
-    )
-
-
-def _prepare(
-    memory: Memory, model: EmbeddingModel, collection: Collection, draft: Draft
-) -> _Prepared:
-    """Cut the text into chunks, and make the model's input of each."""
-
-    def count_tokens(text: str) -> int:
-        memory.check_going_on()  # a thread can't be canceled, and a book takes seconds
-        return model.count_tokens(text)
-
-    limit = min(collection.chunking.max_tokens, model.max_tokens)
-    room = _room_beside_title(model, draft, limit)
-    overlap = collection.chunking.overlap_tokens
-    while True:
-        spans = split(
-            draft.text, max_tokens=room, overlap_tokens=overlap, count_tokens=count_tokens
-        )
-        prepared = _encode(memory, model, draft, spans)
-        excess = max(map(len, prepared.inputs), default=0) - limit
-        if excess <= 0:
-            return prepared
-        # The tokens of title and text together are not always the sum of both.
-        room -= excess
-
-
-def _room_beside_title(model: EmbeddingModel, draft: Draft, limit: int) -> int:
-    room = limit - len(model.encode_document(draft.title, ""))
-    if room < _LEAST_TEXT_TOKENS:
-        raise InvalidInputError(
-            f"the title takes {limit - room} of the {limit} tokens of a chunk: shorten it, or use "
-            "a collection with a larger chunking.max_tokens",
-            "title",
-        )
-    return room
-
-
-def _encode(
-    memory: Memory, model: EmbeddingModel, draft: Draft, spans: Sequence[ChunkSpan]
-) -> _Prepared:
-    chunks, inputs = [], []
-    for position, span in enumerate(spans):
-        memory.check_going_on()
-        text = draft.text[span.start_char : span.end_char]
-        tokens = model.encode_document(draft.title, text)
-        hash_ = chunk_hash(draft.title, text)
-        chunks.append(Chunk(position, span.start_char, span.end_char, len(tokens), text, hash_))
-        inputs.append(tokens)
-    return _Prepared(chunks, inputs)
-
-
-def _match(
-    chunks: Sequence[Chunk], stored: Sequence[tuple[int, bytes]]
-) -> tuple[list[tuple[int, int]], list[int]]:
-    """Find the stored chunks that stay: (number, new position) pairs, and the positions left."""
-    numbers: defaultdict[bytes, deque[int]] = defaultdict(deque)
-    for number, hash_ in stored:
-        numbers[hash_].append(number)
-    kept, new = [], []
-    for chunk in chunks:
-        if numbers[chunk.hash]:
-            kept.append((numbers[chunk.hash].popleft(), chunk.position))
-        else:
-            new.append(chunk.position)
-    return kept, new
-
-
-async def _embed(
-    model: EmbeddingModel, collection: Collection, prepared: _Prepared, positions: Sequence[int]
-) -> list[storage.Embedded]:
-    if not positions:
-        return []
-    vectors = await model.embed_inputs([prepared.inputs[position] for position in positions])
-    return [
-        storage.Embedded(position, vector)
-        for position, vector in zip(positions, shorten(vectors, collection.dimensions), strict=True)
-    ]
+async def _accept(
+    memory: Memory, submitted: Sequence[Draft], collection: Collection
+) -> tuple[list[Accepted], int | None]:
+    async with memory.database.transaction() as connection:
+        return await acceptance.accept(connection, collection, submitted, Terms())

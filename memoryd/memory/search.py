@@ -3,8 +3,11 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from memoryd.documents.types import Collection, Document, StoredChunk
+from memoryd.errors import InvalidInputError
+from memoryd.memory.collections import with_current
 from memoryd.memory.state import Memory
 from memoryd.storage import collections, documents, vectors
 from memoryd.storage.database import Connection
@@ -58,6 +61,8 @@ class Results:
     results: list[Result]
     next_offset: int | None
     took_ms: float
+    model: str
+    """Whose vectors were searched."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,14 @@ class _Scope:
 async def search(memory: Memory, collection: Collection, query: Query) -> Results:
     """Return the documents whose chunks are nearest to the query, nearest first.
 
-    A document that is replaced meanwhile is found old or new, never half. Raises NotFoundError
-    where the collection is deleted meanwhile, and what the engine raises.
+    A document that is replaced meanwhile is found old or new, never half; so is a collection whose
+    model is. Raises NotFoundError where the collection is deleted meanwhile, InvalidInputError for
+    a vector of another width, and what the engine raises.
     """
+    return await with_current(memory, collection, partial(_search, memory, query))
+
+
+async def _search(memory: Memory, query: Query, collection: Collection) -> Results:
     started = time.perf_counter()
     vector = await _query_vector(memory, collection, query)
     end = query.offset + query.limit
@@ -92,7 +102,8 @@ async def search(memory: Memory, collection: Collection, query: Query) -> Result
             groups = await _nearest_documents(scope, end + 1, query.group_size)
         results = await _fetch(scope, groups[query.offset : end])
     took_ms = (time.perf_counter() - started) * 1000
-    return Results(results, end if len(groups) > end else None, took_ms)
+    next_offset = end if len(groups) > end else None
+    return Results(results, next_offset, took_ms, collection.model)
 
 
 async def search_chunks(
@@ -120,11 +131,21 @@ async def search_chunks(
 
 async def _query_vector(memory: Memory, collection: Collection, query: Query) -> Vector:
     if query.vector is not None:
+        _check_width(collection, query.vector)
         return query.vector
+    instruction = query.instruction or collection.active.instruction
     async with memory.engine.pinning(collection.model) as model:
-        vectors = await model.embed_query(query.text, query.instruction)
+        vectors = await model.embed_query(query.text, instruction)
     vector: Vector = shorten(vectors, collection.dimensions)[0]
     return vector
+
+
+def _check_width(collection: Collection, vector: Vector) -> None:
+    if len(vector) != collection.dimensions:
+        raise InvalidInputError(
+            f"query.vector has {len(vector)} numbers, the collection {collection.dimensions}",
+            "query.vector",
+        )
 
 
 async def _nearest_chunks(scope: _Scope, wanted: int) -> list[list[Match]]:

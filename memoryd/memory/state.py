@@ -1,29 +1,32 @@
 """What the use cases share."""
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
 
 from memoryd.config import Settings
-from memoryd.documents.types import Collection
 from memoryd.embeddings.engine import Engine
-from memoryd.errors import OverloadedError, StoppingError
+from memoryd.errors import MemorydError, OverloadedError, StoppingError
 from memoryd.memory.background import BackgroundTasks
+from memoryd.memory.job_runner import JobRunner
 from memoryd.memory.keys import Keyring
 from memoryd.memory.model_jobs import ModelJobs
 from memoryd.memory.models import ModelLoader
+from memoryd.memory.worker import Worker
+from memoryd.parsers.pool import ParserPool
 from memoryd.storage.database import Database
 
-# Enough documents under way to keep the engine busy while others are written.
-_DOCUMENTS_UNDER_WAY = 96
 # Bodies of documents that are held at once, as far as their length is known.
 _HELD_BYTES = 1 << 30
+_EXPORTS_AT_ONCE = 4
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -34,16 +37,17 @@ class Memory:
     database: Database
     engine: Engine
     loader: ModelLoader
+    parsers: ParserPool
+    worker: Worker = field(init=False)
+    runner: JobRunner = field(init=False)
     is_stopping: bool = False
-    ingest_slots: asyncio.Semaphore = field(
-        default_factory=lambda: asyncio.Semaphore(_DOCUMENTS_UNDER_WAY)
-    )
     # Of its own, so that a short text to embed never waits for books to be chunked.
     chunking_threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="chunking")
     )
-    _locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = field(
-        default_factory=WeakValueDictionary
+    # Each export holds a snapshot and a connection of its own as long as its client takes.
+    export_places: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(_EXPORTS_AT_ONCE)
     )
     model_jobs: ModelJobs = field(default_factory=ModelJobs)
     keys: Keyring = field(init=False)
@@ -53,14 +57,6 @@ class Memory:
 
     def __post_init__(self) -> None:
         self.keys = Keyring(self.settings, self.database)
-
-    def document_lock(self, collection: Collection, external_id: str) -> asyncio.Lock:
-        """Return the lock under which writes to one document happen in order of acceptance."""
-        key = (collection.number, external_id)
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
-        return lock
 
     @contextmanager
     def holding(self, body_bytes: int) -> Iterator[None]:
@@ -81,6 +77,10 @@ class Memory:
             self._held_requests -= 1
             self._held_bytes -= body_bytes
 
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin what nobody waits for; an error of memoryd's own in it is logged."""
+        self._background.start(_logged(work))
+
     async def run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what `work` returns; it goes on where the caller is canceled."""
         return await asyncio.shield(self._background.start(work))
@@ -91,10 +91,19 @@ class Memory:
         Afterwards no thread of ingest uses a model, so that models can be freed.
         """
         self.is_stopping = True
-        await asyncio.gather(self._background.cancel(), self.model_jobs.stop(), self.keys.close())
+        await self._background.cancel()  # nothing more is accepted for the worker
+        await asyncio.gather(self.worker.stop(), self.runner.stop())
+        await asyncio.gather(self.model_jobs.stop(), self.keys.close())
         await asyncio.to_thread(self.chunking_threads.shutdown, cancel_futures=True)
 
     def check_going_on(self) -> None:
         """Raise StoppingError once memoryd is shutting down; for loops in threads."""
         if self.is_stopping:
             raise StoppingError("the document was not stored")
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except MemorydError as error:
+        logger.warning("in the background: %s", error.message)

@@ -1,7 +1,6 @@
 """Hand files to parser processes, a few of which are kept warm."""
 
 import asyncio
-import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -11,9 +10,9 @@ from dataclasses import dataclass, field
 
 from memoryd.documents.parsing.types import Parsed, ParsingLimits
 from memoryd.errors import InvalidInputError, StoppingError, TooLargeError, UnavailableError
+from memoryd.parsers.confinement import clean_environment
 from memoryd.parsers.frames import ANSWER_HEAD, READY, Request, read_answer, write_request
 
-_PASSED_ON = ("PATH", "TMPDIR", "LANG", "LC_", "LD_LIBRARY_PATH", "PYTHONHOME", "VIRTUAL_ENV")
 # Libraries keep some memory of each file: a new process begins with none.
 _FILES_OF_A_PROCESS = 500
 _START_S = 60.0
@@ -199,11 +198,9 @@ async def _start_worker(limits: ProcessLimits) -> _Worker:
 
 async def _start_process(limits: ProcessLimits) -> Process:
     command = [sys.executable, "-P", "-m", "memoryd.parsers.worker", str(limits.memory_bytes)]
-    # A hostile file finds no secrets in the environment.
-    environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
     try:
         return await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=environment
+            *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env=clean_environment()
         )
     except OSError as error:
         raise UnavailableError(f"no process can be started to read files: {error}") from error

@@ -1,27 +1,21 @@
 """The process that reads files: one after the other from its input, until that ends."""
 
-import ctypes
 import os
 import resource
-import signal
 import sys
-from pathlib import Path
 from typing import BinaryIO
 
 from memoryd.documents.parsing.files import parse_file
 from memoryd.documents.parsing.types import Parsed
 from memoryd.errors import InvalidInputError, MemorydError, TooLargeError
+from memoryd.parsers.confinement import confine
 from memoryd.parsers.frames import READY, REQUEST_HEAD, Request, read_request, write_answer
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-_OOM_SCORE = "1000"  # proc(5): of all processes, this is to be ended first
-_OPEN_FILES = 64
 
 
 def main(memory_bytes: int) -> None:
     """Serve requests. The process takes at most `memory_bytes` beyond what it starts with."""
     requests, answers = _take_pipes()
-    _confine(memory_bytes)
+    confine(memory_bytes)
     answers.write(READY)
     answers.flush()
     while True:
@@ -42,19 +36,6 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
     return requests, answers
-
-
-def _confine(memory_bytes: int) -> None:
-    """Let what a file may lead to end this process, and reach nothing else."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + memory_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
 
 
 def _limit_time(cpu_s: int) -> None:

@@ -47,7 +47,6 @@ async def usable_binaries(site: Path, layout: Layout, account: Account) -> Path:
     if not copy.exists():
         logger.info("copying PostgreSQL to %s, where the user %s can run it", copy, account.name)
         with explained(layout):
-            _remove_copies(layout)
             _copy(site, copy)
     await _version(copy, account)
     return copy / INSTALLATION / "bin"
@@ -68,9 +67,15 @@ async def _version(site: Path, account: Account) -> str:
     return await run_as(account, site / INSTALLATION / "bin" / "postgres", "--version")
 
 
-def _remove_copies(layout: Layout) -> None:
-    for old in layout.data_dir.glob("binaries-*"):
-        shutil.rmtree(old)
+def remove_other_copies(layout: Layout, used: Path) -> None:
+    """Remove the copies that `usable_binaries` made, but that of `used`; hold the lock for it.
+
+    Without the lock, another memoryd may run PostgreSQL from one of them.
+    """
+    with explained(layout):
+        for copy in layout.data_dir.glob("binaries-*"):
+            if not used.is_relative_to(copy):
+                shutil.rmtree(copy)
 
 
 def _copy(site: Path, copy: Path) -> None:

@@ -108,6 +108,15 @@ def _advice(error: OSError, layout: Layout) -> str:
     return "give another with --data-dir"
 
 
+def require_database(layout: Layout) -> None:
+    """Raise DataDirectoryError if there is no database in the data directory."""
+    with explained(layout):
+        if not layout.pgdata.exists():
+            raise DataDirectoryError(
+                f"there is no database in {layout.data_dir} yet; `memoryd serve` makes one"
+            )
+
+
 def make_data_dir(layout: Layout, account: Account) -> None:
     """Create the data directory, private to `account`, unless there is one.
 

@@ -58,8 +58,8 @@ def check_database(layout: Layout, account: Account) -> bool:
     if version != str(MAJOR):
         raise DataDirectoryError(
             f"{layout.pgdata} is a database of PostgreSQL {version}, and this memoryd runs "
-            f"PostgreSQL {MAJOR}; open it with the version of memoryd that made it, "
-            "or start a new one with another --data-dir"
+            f"PostgreSQL {MAJOR}; `memoryd backup` of the version that made it writes a file that "
+            "`memoryd restore` of this one puts into another --data-dir"
         )
     if owner != account.uid:
         raise DataDirectoryError(

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from memoryd.errors import DataDirectoryError, SetupError
+from memoryd.errors import SetupError
 from memoryd.postgres.accounts import Account, find_account
-from memoryd.postgres.binaries import find_site, usable_binaries
+from memoryd.postgres.binaries import find_site, remove_other_copies, usable_binaries
 from memoryd.postgres.directories import (
     PORT,
     Layout,
@@ -19,6 +19,7 @@ from memoryd.postgres.directories import (
     explained,
     layout_of,
     make_data_dir,
+    require_database,
     socket_dir_of,
 )
 from memoryd.postgres.leftovers import read_pid_file, stop_leftover
@@ -26,7 +27,7 @@ from memoryd.postgres.lock import Holder, Lock, hold_lock, read_lock
 from memoryd.postgres.postmaster import Postmaster
 from memoryd.postgres.provision import check_database, provision
 
-__all__ = ["Holder", "Server", "app_url", "read_lock", "run_server"]
+__all__ = ["Holder", "Server", "app_url", "read_lock", "run_server", "url_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ STOP_GRACE_S = 0.5
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 10.0
 SOCKET_DIR_LINE = 4
+DATABASE = "memoryd"
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,12 @@ class Server:
     @property
     def dsn(self) -> str:
         """Return the address for memoryd itself, as asyncpg and libpq take it."""
-        return _url("memoryd", self.postmaster.socket_dir)
+        return url_of("memoryd", self.postmaster.socket_dir)
 
     @property
     def app_dsn(self) -> str:
         """Return the address for the user's own tables in the same database."""
-        return _url("app", self.postmaster.socket_dir)
+        return url_of("app", self.postmaster.socket_dir)
 
     @property
     def is_ready(self) -> bool:
@@ -118,6 +120,7 @@ async def _prepare(layout: Layout, account: Account) -> Postmaster:
     socket_dir = socket_dir_of(layout, account.uid)
     await stop_leftover(layout, socket_dir)
     binaries = await usable_binaries(find_site(), layout, account)
+    remove_other_copies(layout, binaries)
     if not exists:
         await provision(layout, binaries, account)
     return Postmaster(layout, socket_dir, binaries, account)
@@ -140,19 +143,17 @@ def app_url(data_dir: Path) -> str:
     Raises DataDirectoryError if there is no database yet.
     """
     layout = layout_of(data_dir)
+    require_database(layout)
     with explained(layout):
-        if not layout.pgdata.exists():
-            raise DataDirectoryError(
-                f"there is no database in {layout.data_dir} yet; `memoryd serve` makes one"
-            )
         running = read_pid_file(layout)
         uid = layout.pgdata.stat().st_uid
     # Where it runs, it has the last word: a path that is too long for a socket leads elsewhere,
     # and where depends on the environment memoryd was started in.
     if len(running) > SOCKET_DIR_LINE:
-        return _url("app", Path(running[SOCKET_DIR_LINE]))
-    return _url("app", socket_dir_of(layout, uid))
+        return url_of("app", Path(running[SOCKET_DIR_LINE]))
+    return url_of("app", socket_dir_of(layout, uid))
 
 
-def _url(role: str, socket_dir: Path) -> str:
-    return f"postgresql://{role}@/memoryd?host={quote(os.fsencode(socket_dir))}&port={PORT}"
+def url_of(role: str, socket_dir: Path, database: str = DATABASE) -> str:
+    """Return the address of a database for `role`, as asyncpg and libpq take it."""
+    return f"postgresql://{role}@/{database}?host={quote(os.fsencode(socket_dir))}&port={PORT}"

@@ -1,25 +1,36 @@
 """Collections and their aliases: rows in the shared schema, and a schema of each one's own."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 
-from memoryd.documents.types import Chunking, Collection, Precision
-from memoryd.errors import ConflictError, NotFoundError
+from memoryd.documents.types import Chunking, Collection, Generation, Precision
+from memoryd.errors import ConflictError, NotFoundError, UnavailableError
 from memoryd.storage.database import Connection, Database
+from memoryd.storage.generations import (
+    create_vector_table,
+    insert_generation,
+    read_generation,
+)
+from memoryd.storage.jobs import cancel_jobs_of
 from memoryd.storage.migrate import ADVISORY_LOCK, head, render_upgrade
-from memoryd.storage.tables import collection_schema, embedding_type, vector_table
+from memoryd.storage.tables import chunk_table, collection_schema, vector_table
 
-# Rows of up to this many bytes stay in the table's own pages, where an exact scan reads them.
-_PLAIN_STORAGE_BYTES = 8_000
 # Collections and aliases share their names, but no table: who gives one away holds this lock.
 _NAMES_LOCK = 0x6E616D65  # "name"
-_BYTES_PER_NUMBER = {"half": 2, "full": 4}
+
+# While a deletion waits for a table, all others wait behind it: well below the second after which
+# Postgres looks for deadlocks.
+_DELETION_WAITS_MS = 300
+_DELETION_PAUSE_S = 0.1
+_DELETION_ATTEMPTS = 75
 
 _FIELDS = (
-    "c.id, c.name, c.model, c.dimensions, c.precision, c.chunking, c.language, c.metadata,"
-    " c.vector_table, c.created_at, c.updated_at"
+    "c.id, c.name, c.language, c.metadata, c.created_at, c.updated_at,"
+    " (SELECT jsonb_agg(to_jsonb(g) - 'collection_id' ORDER BY g.number)"
+    " FROM memoryd.generations g WHERE g.collection_id = c.id) AS generations"
 )
 
 
@@ -30,6 +41,8 @@ class Counts:
     documents: int
     chunks: int
     bytes: int
+    queued_jobs: int
+    running_jobs: int
 
 
 async def create_collection(
@@ -47,42 +60,24 @@ async def create_collection(
     async with database.transaction() as connection:
         await connection.execute("SELECT pg_advisory_xact_lock_shared($1)", ADVISORY_LOCK)
         await _require_free(connection, name)
-        rows = await connection.fetch(
-            "INSERT INTO memoryd.collections AS c (name, model, dimensions, precision,"
-            " chunking, language, metadata, revision, vector_table, created_at, updated_at)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, now(), now())"
-            f" RETURNING {_FIELDS}",
+        number = await connection.fetchval(
+            "INSERT INTO memoryd.collections"
+            " (name, language, metadata, revision, created_at, updated_at)"
+            " VALUES ($1, $2, $3, $4, now(), now()) RETURNING id",
             name,
-            model,
-            dimensions,
-            precision,
-            chunking.as_json(),
             language,
             metadata,
             head("collection"),
         )
-        collection = _collection(rows[0])
-        schema = collection_schema(collection.number)
+        generation = Generation(1, "active", model, dimensions, precision, chunking)
+        await insert_generation(connection, number, generation)
+        schema = collection_schema(number)
         await connection.execute(f"CREATE SCHEMA {schema};")
         await connection.execute(render_upgrade("collection", schema, None))
-        await _create_vector_table(connection, collection)
+        await create_vector_table(connection, schema, generation)
+        collection = await _find(connection, name)
+    assert collection is not None  # noqa: S101 - it was made above
     return collection
-
-
-async def _create_vector_table(connection: Connection, collection: Collection) -> None:
-    schema = collection_schema(collection.number)
-    table = vector_table(collection.vector_table)
-    column = embedding_type(collection.precision, collection.dimensions)
-    await connection.execute(
-        f"CREATE TABLE {schema}.{table} ("
-        f" chunk_id bigint PRIMARY KEY REFERENCES {schema}.chunks ON DELETE CASCADE,"
-        f" document_id bigint NOT NULL, embedding {column} NOT NULL);"
-        f"CREATE INDEX {table}_document_id_idx ON {schema}.{table} (document_id)"
-    )
-    if collection.dimensions * _BYTES_PER_NUMBER[collection.precision] < _PLAIN_STORAGE_BYTES:
-        await connection.execute(
-            f"ALTER TABLE {schema}.{table} ALTER COLUMN embedding SET STORAGE PLAIN"
-        )
 
 
 async def _require_free(connection: Connection, name: str) -> None:
@@ -136,7 +131,7 @@ async def list_collections(
 async def list_models(database: Database) -> list[str]:
     """Return the models that collections work with."""
     async with database.connection() as connection:
-        rows = await connection.fetch("SELECT DISTINCT model FROM memoryd.collections")
+        rows = await connection.fetch("SELECT DISTINCT model FROM memoryd.generations")
     return [row["model"] for row in rows]
 
 
@@ -146,11 +141,26 @@ async def count_contents(database: Database, collection: Collection) -> Counts:
     async with database.connection() as connection:
         rows = await connection.fetch(
             f"SELECT (SELECT count(*) FROM {schema}.documents) AS documents,"
-            f" (SELECT count(*) FROM {schema}.chunks) AS chunks,"
+            f" (SELECT count(*) FROM {schema}.{chunk_table(collection.active.number)}) AS chunks,"
             " (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r'"
-            f" AND relnamespace = '{schema}'::regnamespace) AS bytes"
+            f" AND relnamespace = '{schema}'::regnamespace) AS bytes,"
+            " count(*) FILTER (WHERE status = 'queued') AS queued_jobs,"
+            " count(*) FILTER (WHERE status = 'running') AS running_jobs"
+            " FROM memoryd.jobs WHERE collection_id = $1 AND finished_at IS NULL",
+            collection.number,
         )
     return Counts(**rows[0])
+
+
+async def find_collection_by_number(database: Database, number: int) -> Collection:
+    """Return the collection of that number, or raise NotFoundError."""
+    async with database.connection() as connection:
+        row = await connection.fetchrow(
+            f"SELECT {_FIELDS} FROM memoryd.collections c WHERE id = $1", number
+        )
+    if row is None:
+        raise NotFoundError("the collection was deleted meanwhile", "collection")
+    return _collection(row)
 
 
 async def update_collection(
@@ -220,34 +230,52 @@ async def keep(connection: Connection, collection: Collection) -> None:
     Locks its tables in the order in which a deletion does: else each could wait for the other.
     """
     schema = collection_schema(collection.number)
-    vectors = vector_table(collection.vector_table)
+    number = collection.active.number
     await connection.execute(
-        f"LOCK TABLE {schema}.documents, {schema}.chunks, {schema}.{vectors} IN ACCESS SHARE MODE"
+        f"LOCK TABLE {schema}.documents, {schema}.{chunk_table(number)},"
+        f" {schema}.{vector_table(number)} IN ACCESS SHARE MODE"
     )
 
 
 async def delete_collection(database: Database, collection: Collection) -> None:
-    """Delete the collection's row, aliases and schema, with all that is in it."""
-    async with database.transaction() as connection:
-        deleted = await connection.fetchval(
-            "DELETE FROM memoryd.collections WHERE id = $1 RETURNING true", collection.number
-        )
-        if not deleted:
-            raise _not_found(collection.name)
-        await connection.execute(f"DROP SCHEMA {collection_schema(collection.number)} CASCADE")
+    """Delete the collection's row, aliases and schema, with all that is in it, and end its jobs.
+
+    It needs all tables, which others lock in all orders: so it gives way to whoever has one for
+    long, before Postgres would take the two for a deadlock, and tries again. Raises NotFoundError
+    where it has been deleted, UnavailableError where others never let go of it.
+    """
+    async with database.connection() as connection:
+        for _ in range(_DELETION_ATTEMPTS):
+            try:
+                async with connection.transaction():
+                    await _delete_collection(connection, collection)
+            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                await asyncio.sleep(_DELETION_PAUSE_S)
+            else:
+                return
+    raise UnavailableError(
+        f"the collection {collection.name!r} is being read or written all the time: try again"
+    )
+
+
+async def _delete_collection(connection: Connection, collection: Collection) -> None:
+    await connection.execute(f"SET LOCAL lock_timeout = {_DELETION_WAITS_MS}")
+    deleted = await connection.fetchval(
+        "DELETE FROM memoryd.collections WHERE id = $1 RETURNING true", collection.number
+    )
+    if not deleted:
+        raise _not_found(collection.name)
+    await connection.execute(f"DROP SCHEMA {collection_schema(collection.number)} CASCADE")
+    await cancel_jobs_of(connection, collection.number)
 
 
 def _collection(row: asyncpg.Record) -> Collection:
     return Collection(
         number=row["id"],
         name=row["name"],
-        model=row["model"],
-        dimensions=row["dimensions"],
-        precision=row["precision"],
-        chunking=Chunking(**row["chunking"]),
         language=row["language"],
         metadata=row["metadata"],
-        vector_table=row["vector_table"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        generations=tuple(read_generation(each) for each in row["generations"]),
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,15 +19,25 @@ from memoryd.errors import (
     StorageFullError,
     UnavailableError,
 )
-from memoryd.storage.migrate import Connection, alone, migrate
+from memoryd.storage.migrate import Connection, Note, alone, log_migrated, migrate
 
-__all__ = ["Connection", "Connections", "Database", "open_database", "translated"]
+__all__ = [
+    "Connection",
+    "Connections",
+    "Database",
+    "connected",
+    "ensure_pgvector",
+    "open_database",
+    "prepare_database",
+    "translated",
+]
 
 _REQUIRED_POSTGRES = 160_000
 _REQUIRED_PGVECTOR = (0, 8, 4)
 _ACQUIRE_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 0.3
 _STATEMENT_TIMEOUT_MS = 60_000
+_IDLE_S = 30.0
 # A connection keeps the catalog entries of all collections that it touched: 138 MB after 2,500.
 # It is replaced after this many queries.
 _MAX_QUERIES = 2_000
@@ -38,6 +48,7 @@ _UNAVAILABLE = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
     OSError,
@@ -58,7 +69,8 @@ def translated() -> Iterator[None]:
         raise StorageFullError("the disk of the database is full: free some space") from error
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
         raise NotFoundError("the collection was deleted meanwhile", "collection") from error
-    except asyncpg.TransactionRollbackError as error:  # a deadlock, or two writers at one row
+    # A deadlock, two writers at one row, or a lock that others keep.
+    except (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError) as error:
         raise UnavailableError("the database was too busy with others: try again") from error
     except asyncpg.CharacterNotInRepertoireError as error:
         raise NotFoundError("nothing has a name with a NUL character") from error
@@ -80,9 +92,14 @@ class Connections:
 class Database:
     """Lend connections to the functions of this package."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        """Take an open pool; `open_database` makes one."""
+    def __init__(self, pool: asyncpg.Pool, dsn: str, settings: dict[str, str]) -> None:
+        """Take an open pool, where its server is and its sessions' settings.
+
+        `open_database` makes one.
+        """
         self._pool = pool
+        self._dsn = dsn
+        self._settings = settings
         self._waiting = 0
 
     def count_connections(self) -> Connections:
@@ -122,6 +139,40 @@ class Database:
         ):
             yield connection
 
+    @asynccontextmanager
+    async def snapshot_apart(self) -> AsyncIterator[Connection]:
+        """Lend a snapshot over a connection beside the pool, for what a slow client may prolong.
+
+        It has no codecs: jsonb is text there, and vectors are to be had by their `…_send`.
+        """
+        with translated():
+            connection = await asyncpg.connect(
+                self._dsn,
+                timeout=_ACQUIRE_TIMEOUT_S,
+                server_settings={**self._settings, "idle_in_transaction_session_timeout": "0"},
+            )
+            try:
+                async with connection.transaction(isolation="repeatable_read", readonly=True):
+                    yield connection
+            finally:
+                connection.terminate()  # it waits for nothing, not even a database that hangs
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call `heard` at each notification of `channel`, over a connection beside the pool.
+
+        Returns when that connection ends; raises DatabaseUnavailableError.
+        """
+        with translated():
+            connection = await asyncpg.connect(self._dsn, timeout=_ACQUIRE_TIMEOUT_S)
+        ended = asyncio.Event()
+        connection.add_termination_listener(lambda _: ended.set())
+        try:
+            with translated():
+                await connection.add_listener(channel, lambda *_: heard())
+                await ended.wait()
+        finally:
+            connection.terminate()
+
     async def ping(self) -> None:
         """Raise DatabaseUnavailableError unless Postgres answers."""
         async with self.connection() as connection:
@@ -129,13 +180,18 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(dsn: str, *, max_connections: int) -> AsyncIterator[Database]:
+async def open_database(
+    dsn: str, *, max_connections: int, idle_s: float = _IDLE_S
+) -> AsyncIterator[Database]:
     """Check the server, migrate, and open the pool; close it at the end.
+
+    Postgres ends a transaction, and so frees what it has locked, that asks nothing for `idle_s`:
+    its process hangs.
 
     Raises DatabaseError where the server can't be used: unreachable, too old, without pgvector,
     or with a newer memoryd's schema.
     """
-    vector_schema = await _prepare(dsn)
+    vector_schema = await prepare_database(dsn)
 
     async def register_codecs(connection: asyncpg.Connection) -> None:
         await register_vector(connection, schema=vector_schema)
@@ -143,6 +199,14 @@ async def open_database(dsn: str, *, max_connections: int) -> AsyncIterator[Data
             "jsonb", schema="pg_catalog", format="binary", encoder=_dump_jsonb, decoder=_load_jsonb
         )
 
+    settings = {
+        "application_name": "memoryd",
+        # Types and operators of pgvector; tables are always named with their schema.
+        "search_path": f'"{vector_schema}"',
+        "statement_timeout": str(_STATEMENT_TIMEOUT_MS),
+        "idle_in_transaction_session_timeout": str(round(1000 * idle_s)),
+        "jit": "off",
+    }
     with _explained():
         pool = await asyncpg.create_pool(
             dsn,
@@ -150,18 +214,21 @@ async def open_database(dsn: str, *, max_connections: int) -> AsyncIterator[Data
             max_size=max_connections,
             max_queries=_MAX_QUERIES,
             init=register_codecs,
-            server_settings={
-                "application_name": "memoryd",
-                # Types and operators of pgvector; tables are always named with their schema.
-                "search_path": f'"{vector_schema}"',
-                "statement_timeout": str(_STATEMENT_TIMEOUT_MS),
-                "jit": "off",
-            },
+            reset=_leave,
+            server_settings=settings,
         )
     try:
-        yield Database(pool)
+        yield Database(pool, dsn, settings)
     finally:
         await _close(pool)
+
+
+async def _leave(_: asyncpg.Connection) -> None:
+    """Ask nothing of a connection that comes back.
+
+    Its transaction has been rolled back if it was open, and nothing else is left in a session here;
+    what asyncpg asks otherwise is a round trip for each time that one is lent.
+    """
 
 
 def _dump_jsonb(value: Any) -> bytes:
@@ -198,20 +265,41 @@ def _explained() -> Iterator[None]:
         raise DatabaseError(f"cannot connect to the database: {error}") from error
 
 
-async def _prepare(dsn: str) -> str:
-    """Check and migrate over one connection; return the schema that pgvector lives in."""
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator[Connection]:
+    """Connect for the block, without a pool.
+
+    Raises DatabaseError where that fails, or what the block asks of Postgres.
+    """
     with _explained():
         connection = await asyncpg.connect(dsn, timeout=_ACQUIRE_TIMEOUT_S)
     try:
-        async with alone(connection):
-            schema = await _require_pgvector(connection)
-            await connection.execute(f'SET search_path TO "{schema}"')
-            await migrate(connection)
+        yield connection
     except asyncpg.PostgresError as error:
-        raise DatabaseError(f"cannot prepare the database: {error}") from error
+        raise DatabaseError(f"cannot work with the database: {error}") from error
     finally:
         await connection.close()
+
+
+async def prepare_database(dsn: str, note: Note = log_migrated) -> str:
+    """Check and migrate over one connection; return the schema that pgvector lives in.
+
+    Raises DatabaseError as `open_database` does.
+    """
+    async with connected(dsn) as connection, alone(connection):
+        schema = await _require_pgvector(connection)
+        await connection.execute(f'SET search_path TO "{schema}"')
+        await migrate(connection, note)
     return schema
+
+
+async def ensure_pgvector(dsn: str) -> None:
+    """Make the extension in the database unless it is there.
+
+    Raises DatabaseError where it can't be made or is too old, or the server is.
+    """
+    async with connected(dsn) as connection:
+        await _require_pgvector(connection)
 
 
 async def _require_pgvector(connection: Connection) -> str:

@@ -1,24 +1,48 @@
 """Documents and their chunks, in the schema of their collection."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import asyncpg
 import pgvector
 
-from memoryd.documents.types import Chunk, Collection, Document, Draft, StoredChunk
-from memoryd.errors import NotFoundError
+from memoryd.documents.filters import Filter
+from memoryd.documents.outline import Section
+from memoryd.documents.types import (
+    Chunk,
+    Collection,
+    Document,
+    Draft,
+    Generation,
+    StoredChunk,
+)
+from memoryd.errors import ConflictError, NotFoundError
 from memoryd.storage.database import Connection, Database
-from memoryd.storage.tables import collection_schema, vector_table
+from memoryd.storage.expiry import note_expiry
+from memoryd.storage.filters import compile_filter
+from memoryd.storage.tables import chunk_table, collection_schema, vector_table
 from memoryd.vectors.types import Vector
 
-_ATTRIBUTES = (
-    "id, external_id, version, content_hash, title, mime_type, language, metadata, tags,"
-    " chunk_count, created_at, updated_at"
-)
 _VECTOR_TYPES = {"half": ("halfvec", pgvector.HalfVector), "full": ("vector", pgvector.Vector)}
-_CHUNK = "id, document_id, position, start_char, end_char, token_count, text"
+_CHUNK = "id, document_id, position, start_char, end_char, token_count, text, page, headings"
+
+
+def attributes_of(collection: Collection) -> str:
+    """Return the columns of a document `d` that `document_of` reads."""
+    chunks = f"{collection_schema(collection.number)}.{chunk_table(collection.active.number)}"
+    return (
+        "d.id, d.external_id, d.version, d.content_hash, d.title, d.mime_type, d.language,"
+        " d.metadata, d.tags, d.created_at, d.updated_at, d.expires_at, d.error,"
+        " d.last_draft,"
+        f" (SELECT count(*) FROM {chunks} c WHERE c.document_id = d.id) AS chunk_count"
+    )
+
+
+def document_of(fields: dict[str, Any]) -> Document:
+    """Return the document of a row with those columns, and `text` if that was read too."""
+    rest = {name: value for name, value in fields.items() if name not in ("id", "external_id")}
+    return Document(number=fields["id"], id=fields["external_id"], **rest)
 
 
 @dataclass(frozen=True)
@@ -29,11 +53,25 @@ class Embedded:
     vector: Vector
 
 
+@dataclass(frozen=True)
+class Embedding:
+    """Be what a generation makes of a document: its chunks, and how they come about.
+
+    `kept` are (number, new position) of stored chunks that stay with their vectors; `embedded` are
+    the vectors of the others.
+    """
+
+    generation: Generation
+    chunks: Sequence[Chunk]
+    kept: Sequence[tuple[int, int]]
+    embedded: Sequence[Embedded]
+
+
 async def find_document(
     database: Database, collection: Collection, external_id: str
 ) -> Document | None:
     """Return the document of that id without its text, or None."""
-    return await _find_document(database, collection, external_id, _ATTRIBUTES)
+    return await _find_document(database, collection, external_id, attributes_of(collection))
 
 
 async def require_document(
@@ -48,7 +86,8 @@ async def require_document(
 
 async def read_document(database: Database, collection: Collection, external_id: str) -> Document:
     """Return the document of that id with its text, or raise NotFoundError."""
-    document = await _find_document(database, collection, external_id, f"{_ATTRIBUTES}, text")
+    columns = f"{attributes_of(collection)}, d.text"
+    document = await _find_document(database, collection, external_id, columns)
     if document is None:
         raise not_found(collection, external_id)
     return document
@@ -59,11 +98,11 @@ async def _find_document(
 ) -> Document | None:
     async with database.connection() as connection:
         row = await connection.fetchrow(
-            f"SELECT {columns} FROM {collection_schema(collection.number)}.documents"
+            f"SELECT {columns} FROM {collection_schema(collection.number)}.documents d"
             " WHERE external_id = $1",
             external_id,
         )
-    return _document(row) if row else None
+    return document_of(dict(row)) if row else None
 
 
 def not_found(collection: Collection, external_id: str) -> NotFoundError:
@@ -72,16 +111,102 @@ def not_found(collection: Collection, external_id: str) -> NotFoundError:
 
 
 async def list_documents(
-    database: Database, collection: Collection, *, after: int, limit: int
+    database: Database,
+    collection: Collection,
+    *,
+    after: int,
+    limit: int,
+    wanted: Filter | None = None,
 ) -> list[Document]:
-    """Return up to `limit` documents without text, by number, from after `after` on."""
+    """Return up to `limit` documents without text that are `wanted`, from after `after` on.
+
+    They come by number. One that is there all the while is on exactly one page, whatever others
+    write: a replaced document keeps its number, and a new one has a higher one.
+    """
+    arguments: list[Any] = [after]
+    condition = _condition(wanted, arguments)
+    schema = collection_schema(collection.number)
     async with database.connection() as connection:
         rows = await connection.fetch(
-            f"SELECT {_ATTRIBUTES} FROM {collection_schema(collection.number)}.documents"
-            f" WHERE id > $1 ORDER BY id LIMIT {limit:d}",
-            after,
+            f"SELECT {attributes_of(collection)} FROM (SELECT * FROM {schema}.documents"
+            f" WHERE id > $1 AND {condition} ORDER BY id LIMIT {limit:d}) AS d ORDER BY id",
+            *arguments,
         )
-    return [_document(row) for row in rows]
+    return [document_of(dict(row)) for row in rows]
+
+
+def _condition(wanted: Filter | None, arguments: list[Any]) -> str:
+    return "true" if wanted is None else compile_filter(wanted, arguments)
+
+
+async def count_documents(database: Database, collection: Collection, wanted: Filter) -> int:
+    """Return how many documents are `wanted`."""
+    arguments: list[Any] = []
+    condition = compile_filter(wanted, arguments)
+    async with database.connection() as connection:
+        count: int = await connection.fetchval(
+            f"SELECT count(*) FROM {collection_schema(collection.number)}.documents"
+            f" WHERE {condition}",
+            *arguments,
+        )
+    return count
+
+
+async def find_newest_number(database: Database, collection: Collection) -> int:
+    """Return the number of the newest document, 0 where there is none."""
+    async with database.connection() as connection:
+        number: int = await connection.fetchval(
+            f"SELECT coalesce(max(id), 0) FROM {collection_schema(collection.number)}.documents"
+        )
+    return number
+
+
+async def lock_documents(
+    connection: Connection,
+    collection: Collection,
+    wanted: Filter,
+    *,
+    after: int,
+    until: int,
+    limit: int,
+) -> tuple[list[int], int | None]:
+    """Return the numbers of documents that are `wanted`, and where to go on; None: that is all.
+
+    They are up to `limit`, from after `after` to `until`. None else changes these in this
+    transaction's time. One that others changed while it was waited for is looked at again: it is
+    left out unless it is still wanted, now and as the last draft that waits for it will make it.
+    """
+    arguments: list[Any] = [after, until]
+    condition = compile_filter(wanted, arguments)
+    rows = await connection.fetch(
+        f"SELECT id FROM {collection_schema(collection.number)}.documents"
+        f" WHERE id > $1 AND id <= $2 AND {condition} ORDER BY id LIMIT {limit:d} FOR UPDATE",
+        *arguments,
+    )
+    locked = [row["id"] for row in rows]
+    spared = await _find_spared(connection, collection, wanted, locked)
+    kept = [number for number in locked if number not in spared]
+    return kept, locked[-1] if len(locked) == limit else None
+
+
+async def _find_spared(
+    connection: Connection, collection: Collection, wanted: Filter, numbers: Sequence[int]
+) -> set[int]:
+    """Return those documents that won't be `wanted` once what waits for them is stored."""
+    schema = collection_schema(collection.number)
+    arguments: list[Any] = [numbers]
+    condition = compile_filter(wanted, arguments)
+    rows = await connection.fetch(
+        "SELECT id FROM (SELECT d.id, d.external_id, d.created_at, d.updated_at,"
+        " w.draft ->> 'title' AS title, w.draft -> 'metadata' AS metadata,"
+        " ARRAY(SELECT jsonb_array_elements_text(w.draft -> 'tags')) AS tags"
+        f" FROM {schema}.documents d JOIN (SELECT DISTINCT ON (document_id) document_id,"
+        f" convert_from(payload, 'UTF8')::jsonb AS draft FROM {schema}.drafts"
+        " WHERE document_id = ANY ($1) AND outcome IS NULL ORDER BY document_id, id DESC) AS w"
+        f" ON w.document_id = d.id) AS documents WHERE NOT {condition}",
+        *arguments,
+    )
+    return {row["id"] for row in rows}
 
 
 async def find_documents(
@@ -89,11 +214,11 @@ async def find_documents(
 ) -> dict[int, Document]:
     """Return the documents of those rows, by number, without text."""
     rows = await connection.fetch(
-        f"SELECT {_ATTRIBUTES}"
-        f" FROM {collection_schema(collection.number)}.documents WHERE id = ANY($1)",
+        f"SELECT {attributes_of(collection)}"
+        f" FROM {collection_schema(collection.number)}.documents d WHERE id = ANY($1)",
         numbers,
     )
-    return {row["id"]: _document(row) for row in rows}
+    return {row["id"]: document_of(dict(row)) for row in rows}
 
 
 async def list_chunks(
@@ -102,7 +227,7 @@ async def list_chunks(
     """Return up to `limit` chunks of a document in order, from after position `after` on."""
     async with database.connection() as connection:
         rows = await connection.fetch(
-            f"SELECT {_CHUNK} FROM {collection_schema(collection.number)}.chunks"
+            f"SELECT {_CHUNK} FROM {_chunks(collection)}"
             " WHERE document_id = $1 AND position > $2::bigint"
             f" ORDER BY position LIMIT {limit:d}",
             document.number,
@@ -116,173 +241,236 @@ async def find_chunks(
 ) -> dict[int, StoredChunk]:
     """Return the chunks of those rows, by number."""
     rows = await connection.fetch(
-        f"SELECT {_CHUNK} FROM {collection_schema(collection.number)}.chunks WHERE id = ANY($1)",
+        f"SELECT {_CHUNK} FROM {_chunks(collection)} WHERE id = ANY($1)",
         numbers,
     )
     return {row["id"]: _chunk(row) for row in rows}
 
 
 async def find_chunk_hashes(
-    database: Database, collection: Collection, document: Document
+    database: Database, collection: Collection, generation: Generation, document_number: int
 ) -> list[tuple[int, bytes]]:
-    """Return number and hash of each chunk of a document, in order."""
+    """Return number and hash of each chunk that a generation has of a document, in order."""
+    schema = collection_schema(collection.number)
     async with database.connection() as connection:
         rows = await connection.fetch(
-            f"SELECT id, hash FROM {collection_schema(collection.number)}.chunks"
+            f"SELECT id, hash FROM {schema}.{chunk_table(generation.number)}"
             " WHERE document_id = $1 ORDER BY position",
-            document.number,
+            document_number,
         )
     return [(row["id"], row["hash"]) for row in rows]
 
 
-async def insert_document(
-    database: Database,
+async def find_document_by_number(
+    database: Database, collection: Collection, number: int
+) -> Document | None:
+    """Return the document of that row without its text, or None."""
+    async with database.connection() as connection:
+        found = await find_documents(connection, collection, [number])
+    return found.get(number)
+
+
+async def write_document(
+    connection: Connection,
     collection: Collection,
+    document_number: int,
+    version: int,
     draft: Draft,
-    chunks: Sequence[Chunk],
-    embedded: Sequence[Embedded],
+    content_hash: bytes,
+    draft_number: int,
+    embeddings: Sequence[Embedding],
 ) -> int | None:
-    """Write a new document whole and return its version, or None where the id came to be taken."""
-    schema = collection_schema(collection.number)
-    async with database.transaction() as connection:
-        number = await connection.fetchval(
-            f"INSERT INTO {schema}.documents (external_id, version, content_hash, title, text,"
-            " mime_type, language, metadata, tags, chunk_count, created_at, updated_at)"
-            " VALUES ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9, now(), now())"
-            " ON CONFLICT (external_id) DO NOTHING RETURNING id",
-            draft.external_id,
-            *_written(draft, chunks),
-        )
-        if number is None:
-            return None
-        await _insert_chunks(connection, collection, number, chunks, embedded)
-    return 1
+    """Swap in a new version whole and return it, or None where the document isn't at `version`.
 
-
-async def replace_document(
-    database: Database,
-    collection: Collection,
-    current: Document,
-    draft: Draft,
-    chunks: Sequence[Chunk],
-    kept: Sequence[tuple[int, int]],
-    embedded: Sequence[Embedded],
-) -> int | None:
-    """Swap in a new version whole and return it, or None where `current` has changed meanwhile.
-
-    `kept` are (number, new position) of chunks that stay with their vectors; `embedded` are the
-    vectors of the new ones.
+    `embeddings` has one of each generation.
     """
     schema = collection_schema(collection.number)
-    async with database.transaction() as connection:
-        version: int | None = await connection.fetchval(
-            f"UPDATE {schema}.documents SET version = version + 1, content_hash = $3, title = $4,"
-            " text = $5, mime_type = $6, language = $7, metadata = $8, tags = $9,"
-            " chunk_count = $10, updated_at = now() WHERE id = $1 AND version = $2"
-            " RETURNING version",
-            current.number,
-            current.version,
-            *_written(draft, chunks),
-        )
-        if version is None:
-            return None
-        await _move_kept(connection, collection, current.number, chunks, kept)
-        await _insert_chunks(connection, collection, current.number, chunks, embedded)
-    return version
-
-
-async def update_attributes(
-    database: Database, collection: Collection, current: Document, draft: Draft
-) -> int | None:
-    """Write all that is not content and return the version, or None as in replace_document."""
-    schema = collection_schema(collection.number)
-    async with database.connection() as connection:
-        version: int | None = await connection.fetchval(
-            f"UPDATE {schema}.documents SET version = version + 1, mime_type = $3, language = $4,"
-            " metadata = $5, tags = $6, updated_at = now() WHERE id = $1 AND version = $2"
-            " RETURNING version",
-            current.number,
-            current.version,
-            draft.mime_type,
-            draft.language,
-            draft.metadata,
-            draft.tags,
-        )
-    return version
-
-
-async def delete_document(database: Database, collection: Collection, current: Document) -> bool:
-    """Delete a document with its chunks and vectors; False where it has changed meanwhile."""
-    async with database.connection() as connection:
-        deleted = await connection.fetchval(
-            f"DELETE FROM {collection_schema(collection.number)}.documents"
-            " WHERE id = $1 AND version = $2 RETURNING true",
-            current.number,
-            current.version,
-        )
-    return bool(deleted)
-
-
-def _written(draft: Draft, chunks: Sequence[Chunk]) -> tuple[Any, ...]:
-    """Return content_hash, title, text, mime_type, language, metadata, tags and chunk_count."""
-    return (
-        draft.content_hash,
+    written: int | None = await connection.fetchval(
+        f"UPDATE {schema}.documents SET version = version + 1, content_hash = $3, title = $4,"
+        " text = $5, mime_type = $6, language = $7, metadata = $8, tags = $9, expires_at = $10,"
+        " sections = $11, has_own_chunks = $12, last_draft = $13, error = NULL,"
+        " updated_at = CASE WHEN version = 0 THEN created_at ELSE now() END"
+        " WHERE id = $1 AND version = $2 RETURNING version",
+        document_number,
+        version,
+        content_hash,
         draft.title,
         draft.text,
         draft.mime_type,
         draft.language,
         draft.metadata,
         draft.tags,
-        len(chunks),
+        draft.expires_at,
+        None if draft.sections is None else [asdict(each) for each in draft.sections],
+        draft.chunks is not None,
+        draft_number,
     )
+    if written is None:
+        return None
+    for embedding in embeddings:
+        if version:
+            await _move_kept(connection, schema, document_number, embedding)
+        await insert_chunks(connection, schema, document_number, embedding)
+    await note_expiry(connection, collection, [draft.expires_at])
+    return written
 
 
-async def _move_kept(
+async def write_attributes(
     connection: Connection,
     collection: Collection,
     document_number: int,
-    chunks: Sequence[Chunk],
-    kept: Sequence[tuple[int, int]],
-) -> None:
+    version: int,
+    draft: Draft,
+    draft_number: int | None = None,
+) -> int | None:
+    """Write all that is not content and return the version, or None as in write_document.
+
+    A draft that never waited takes its number here: earlier ones that failed, and are tried again,
+    must not undo it.
+    """
     schema = collection_schema(collection.number)
-    numbers = [number for number, _ in kept]
-    moved = [chunks[position] for _, position in kept]
-    await connection.execute(
-        f"DELETE FROM {schema}.chunks WHERE document_id = $1 AND id <> ALL($2)",
+    written: int | None = await connection.fetchval(
+        f"UPDATE {schema}.documents SET version = version + 1,"
+        " mime_type = CASE WHEN $3 THEN $4 ELSE mime_type END, language = $5, metadata = $6,"
+        f" tags = $7, expires_at = $8, last_draft = coalesce($9, {_next_draft(schema)}),"
+        " error = NULL, updated_at = now() WHERE id = $1 AND version = $2 RETURNING version",
         document_number,
+        version,
+        draft.file is None,
+        draft.mime_type,
+        draft.language,
+        draft.metadata,
+        draft.tags,
+        draft.expires_at,
+        draft_number,
+    )
+    if written is not None:
+        await note_expiry(connection, collection, [draft.expires_at])
+    return written
+
+
+async def confirm(connection: Connection, collection: Collection, document_number: int) -> None:
+    """Forget why earlier drafts failed: the document has been submitted as it is."""
+    schema = collection_schema(collection.number)
+    await connection.execute(
+        f"UPDATE {schema}.documents SET error = NULL, last_draft = {_next_draft(schema)}"
+        " WHERE id = $1",
+        document_number,
+    )
+
+
+def _next_draft(schema: str) -> str:
+    return f"nextval(pg_get_serial_sequence('{schema}.drafts', 'id'))"
+
+
+async def patch_document(connection: Connection, collection: Collection, patched: Document) -> None:
+    """Write metadata, tags and expiry of a document as a new version; hold its row's lock.
+
+    Drafts that failed before don't undo it, and those that wait will replace it.
+    """
+    schema = collection_schema(collection.number)
+    await connection.execute(
+        f"UPDATE {schema}.documents d SET version = version + 1, metadata = $2, tags = $3,"
+        " expires_at = $4, updated_at = now(), last_draft = CASE WHEN EXISTS"
+        f" (SELECT 1 FROM {schema}.drafts w WHERE w.document_id = d.id AND w.outcome IS NULL)"
+        f" THEN last_draft ELSE {_next_draft(schema)} END WHERE id = $1",
+        patched.number,
+        patched.metadata,
+        patched.tags,
+        patched.expires_at,
+    )
+    await note_expiry(connection, collection, [patched.expires_at])
+
+
+def check_version(current: Document | None, external_id: str, version: int | None) -> None:
+    """Raise ConflictError where `version` is given and isn't that of `current`."""
+    if version is None or (current and current.version == version):
+        return
+    found = f"is at version {current.version}" if current else "isn't there"
+    raise ConflictError(f"the document {external_id!r} {found}, not at {version}", "If-Match")
+
+
+async def lock_document(
+    connection: Connection, collection: Collection, external_id: str, version: int | None = None
+) -> Document:
+    """Return the document of that id, which none else changes in this transaction's time.
+
+    Raises NotFoundError where there is none, ConflictError where it isn't at `version`.
+    """
+    row = await connection.fetchrow(
+        f"SELECT {attributes_of(collection)}"
+        f" FROM {collection_schema(collection.number)}.documents d"
+        " WHERE external_id = $1 FOR UPDATE",
+        external_id,
+    )
+    document = document_of(dict(row)) if row else None
+    check_version(document, external_id, version)
+    if document is None:
+        raise not_found(collection, external_id)
+    return document
+
+
+async def delete_documents(
+    connection: Connection, collection: Collection, numbers: Sequence[int]
+) -> None:
+    """Delete documents with their chunks and vectors; hold their rows' locks."""
+    await connection.execute(
+        f"DELETE FROM {collection_schema(collection.number)}.documents WHERE id = ANY ($1)",
         numbers,
     )
+
+
+def _chunks(collection: Collection) -> str:
+    return f"{collection_schema(collection.number)}.{chunk_table(collection.active.number)}"
+
+
+async def _move_kept(
+    connection: Connection, schema: str, document_number: int, embedding: Embedding
+) -> None:
+    """Delete the chunks that don't stay, and put the others in their new places."""
+    table = f"{schema}.{chunk_table(embedding.generation.number)}"
+    numbers = [number for number, _ in embedding.kept]
+    moved = [embedding.chunks[position] for _, position in embedding.kept]
     await connection.execute(
-        f"UPDATE {schema}.chunks c SET position = k.position, start_char = k.start_char,"
-        " end_char = k.end_char FROM unnest($1::bigint[], $2::int[], $3::int[], $4::int[])"
-        " AS k (id, position, start_char, end_char) WHERE c.id = k.id",
+        f"DELETE FROM {table} WHERE document_id = $1 AND id <> ALL($2)", document_number, numbers
+    )
+    if not moved:
+        return
+    await connection.execute(
+        f"UPDATE {table} c SET position = k.position, start_char = k.start_char,"
+        " end_char = k.end_char, page = k.page,"
+        " headings = ARRAY(SELECT jsonb_array_elements_text(k.headings -> 'headings'))"
+        " FROM unnest($1::bigint[], $2::int[], $3::int[], $4::int[], $5::int[], $6::jsonb[])"
+        " AS k (id, position, start_char, end_char, page, headings) WHERE c.id = k.id",
         numbers,
         [chunk.position for chunk in moved],
         [chunk.start_char for chunk in moved],
         [chunk.end_char for chunk in moved],
+        [chunk.page for chunk in moved],
+        [_boxed_headings(chunk) for chunk in moved],
     )
 
 
-async def _insert_chunks(
-    connection: Connection,
-    collection: Collection,
-    document_number: int,
-    chunks: Sequence[Chunk],
-    embedded: Sequence[Embedded],
+async def insert_chunks(
+    connection: Connection, schema: str, document_number: int, embedding: Embedding
 ) -> None:
-    """Write new chunks and their vectors in one statement."""
-    schema = collection_schema(collection.number)
-    kind, wrapper = _VECTOR_TYPES[collection.precision]
-    new = [chunks[item.position] for item in embedded]
+    """Write the new chunks of a document and their vectors in one statement."""
+    generation = embedding.generation
+    kind, wrapper = _VECTOR_TYPES[generation.precision]
+    new = [embedding.chunks[item.position] for item in embedding.embedded]
+    if not new:
+        return
     await connection.execute(
         "WITH n AS (SELECT * FROM unnest($2::int[], $3::int[], $4::int[], $5::int[], $6::bytea[],"
-        f" $7::text[], $8::{kind}[])"
-        " AS n (position, start_char, end_char, token_count, hash, text, embedding)),"
-        f" c AS (INSERT INTO {schema}.chunks"
-        " (document_id, position, start_char, end_char, token_count, hash, text)"
-        " SELECT $1, position, start_char, end_char, token_count, hash, text FROM n"
+        f" $7::text[], $8::int[], $9::jsonb[], $10::{kind}[])"
+        " AS n (position, start_char, end_char, token_count, hash, text, page, headings,"
+        " embedding)),"
+        f" c AS (INSERT INTO {schema}.{chunk_table(generation.number)}"
+        " (document_id, position, start_char, end_char, token_count, hash, text, page, headings)"
+        " SELECT $1, position, start_char, end_char, token_count, hash, text, page,"
+        " ARRAY(SELECT jsonb_array_elements_text(headings -> 'headings')) FROM n"
         " RETURNING id, position)"
-        f" INSERT INTO {schema}.{vector_table(collection.vector_table)}"
+        f" INSERT INTO {schema}.{vector_table(generation.number)}"
         " (chunk_id, document_id, embedding)"
         " SELECT c.id, $1, n.embedding FROM c JOIN n USING (position)",
         document_number,
@@ -292,13 +480,19 @@ async def _insert_chunks(
         [chunk.token_count for chunk in new],
         [chunk.hash for chunk in new],
         [chunk.text for chunk in new],
-        [wrapper(item.vector) for item in embedded],  # a bare array would be a nested one
+        [chunk.page for chunk in new],
+        [_boxed_headings(chunk) for chunk in new],
+        [wrapper(item.vector) for item in embedding.embedded],  # a bare array would be nested
     )
 
 
-def _document(row: asyncpg.Record) -> Document:
-    fields = dict(row)
-    return Document(number=fields.pop("id"), id=fields.pop("external_id"), **fields)
+def _boxed_headings(chunk: Chunk) -> dict[str, list[str]]:
+    return {"headings": list(chunk.headings or ())}  # a bare list in a list is a nested array
+
+
+def load_sections(described: list[dict[str, Any]]) -> tuple[Section, ...]:
+    """Return the sections that stand in a document's row."""
+    return tuple(Section(**{**each, "headings": tuple(each["headings"])}) for each in described)
 
 
 def _chunk(row: asyncpg.Record) -> StoredChunk:

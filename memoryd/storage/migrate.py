@@ -9,8 +9,9 @@ once, and a collection from being made meanwhile.
 
 import io
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,19 @@ Branch = Literal["shared", "collection"]
 
 ADVISORY_LOCK = 0x6D656D6F  # "memo"
 """Held exclusively while migrating, shared while a collection is made."""
+
+Note = Callable[[int, int], None]
+"""Takes how many collections are migrated, and of how many."""
+
+
+@dataclass(frozen=True)
+class Behind:
+    """Count the schemas of a branch that are at one revision, and name those that they lack."""
+
+    branch: Branch
+    revision: str | None
+    lacking: tuple[str, ...]
+    schemas: int
 
 
 def migrations_directory() -> Path:
@@ -75,6 +89,15 @@ def _steps(branch: Branch, lower: str | None, upper: str) -> list[Script]:
         ) from error
 
 
+def lacking(branch: Branch, revision: str | None) -> tuple[str, ...]:
+    """Return the revisions that a schema at `revision` lacks, the next one first.
+
+    Raises DatabaseError where this memoryd doesn't know `revision`.
+    """
+    steps = _steps(branch, revision, f"{branch}@head")
+    return tuple(str(step.revision) for step in reversed(steps))
+
+
 def _render(schema: str, functions: list[Any]) -> str:
     buffer = io.StringIO()
     context = MigrationContext.configure(
@@ -97,17 +120,41 @@ async def alone(connection: Connection) -> AsyncIterator[None]:
         await connection.execute("SELECT pg_advisory_unlock($1)", ADVISORY_LOCK)
 
 
-async def migrate(connection: Connection) -> None:
+async def find_behind(connection: Connection) -> list[Behind]:
+    """Return what `migrate` would do; nothing where all schemas are at their newest revisions.
+
+    Raises DatabaseError where the database was made by a newer memoryd.
+    """
+    shared = await shared_revision(connection)
+    found = [Behind("shared", shared, lacking("shared", shared), 1)]
+    if shared is not None:
+        rows = await connection.fetch(
+            f"SELECT revision, count(*) AS schemas FROM {SHARED_SCHEMA}.collections"
+            " GROUP BY revision ORDER BY revision"
+        )
+        found += [
+            Behind("collection", revision, lacking("collection", revision), schemas)
+            for revision, schemas in rows
+        ]
+    return [behind for behind in found if behind.lacking]
+
+
+def log_migrated(done: int, total: int) -> None:
+    """Say in the log how many collections are migrated."""
+    logger.info("migrated %d of %d collections", done, total)
+
+
+async def migrate(connection: Connection, note: Note = log_migrated) -> None:
     """Bring the shared schema and every collection to the newest revision; be `alone` for it.
 
     Raises DatabaseError where the database was made by a newer memoryd.
     """
     await _migrate_shared(connection)
-    await _migrate_collections(connection)
+    await _migrate_collections(connection, note)
 
 
 async def _migrate_shared(connection: Connection) -> None:
-    current = await _shared_revision(connection)
+    current = await shared_revision(connection)
     if current == head("shared"):
         return
     sql = render_upgrade("shared", SHARED_SCHEMA, current)
@@ -125,7 +172,8 @@ async def _migrate_shared(connection: Connection) -> None:
         )
 
 
-async def _shared_revision(connection: Connection) -> str | None:
+async def shared_revision(connection: Connection) -> str | None:
+    """Return the revision of the shared schema; None where it isn't there."""
     table = f"{SHARED_SCHEMA}.alembic_version"
     if await connection.fetchval("SELECT to_regclass($1)", table) is None:
         return None
@@ -133,14 +181,14 @@ async def _shared_revision(connection: Connection) -> str | None:
     return revision
 
 
-async def _migrate_collections(connection: Connection) -> None:
+async def _migrate_collections(connection: Connection, note: Note) -> None:
     behind = await connection.fetch(
         f"SELECT id, revision FROM {SHARED_SCHEMA}.collections WHERE revision <> $1 ORDER BY id",
         head("collection"),
     )
-    for done, row in enumerate(behind):
-        logger.info("migrating collection %d of %d", done + 1, len(behind))
+    for done, row in enumerate(behind, start=1):
         await _migrate_collection(connection, row["id"], row["revision"])
+        note(done, len(behind))
 
 
 async def _migrate_collection(connection: Connection, number: int, current: str) -> None:

@@ -6,7 +6,7 @@ collection's number, so that its plans and statistics are its own and deleting i
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import HALFVEC, VECTOR
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 SHARED_SCHEMA = "memoryd"
 
@@ -17,16 +17,35 @@ collections = sa.Table(
     shared,
     sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
     sa.Column("name", sa.Text(collation="C"), nullable=False, unique=True),
+    sa.Column("language", sa.Text, nullable=False),
+    sa.Column("metadata", JSONB, nullable=False),
+    sa.Column("revision", sa.Text, nullable=False),
+    sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("updated_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    # When the first of its documents expires, or before; NULL: none does.
+    sa.Column("next_expiry", sa.TIMESTAMP(timezone=True)),
+)
+
+# A collection's documents are chunked and embedded once for each of its generations. Searches read
+# the active one; one may be building, to take its place, and the previous one waits for a rollback.
+generations = sa.Table(
+    "generations",
+    shared,
+    sa.Column(
+        "collection_id",
+        sa.Integer,
+        sa.ForeignKey(collections.c.id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("number", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("role", sa.Text, nullable=False),
     sa.Column("model", sa.Text, nullable=False),
     sa.Column("dimensions", sa.Integer, nullable=False),
     sa.Column("precision", sa.Text, nullable=False),
     sa.Column("chunking", JSONB, nullable=False),
-    sa.Column("language", sa.Text, nullable=False),
-    sa.Column("metadata", JSONB, nullable=False),
-    sa.Column("revision", sa.Text, nullable=False),
-    sa.Column("vector_table", sa.SmallInteger, nullable=False),
-    sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False),
-    sa.Column("updated_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("instruction", sa.Text),
+    sa.UniqueConstraint("collection_id", "role", name="generations_collection_id_role_key"),
 )
 
 aliases = sa.Table(
@@ -56,15 +75,67 @@ api_keys = sa.Table(
     sa.Column("expires_at", sa.TIMESTAMP(timezone=True)),
 )
 
+jobs = sa.Table(
+    "jobs",
+    shared,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("type", sa.Text, nullable=False),
+    # No foreign key: the job of a deleted collection can still be asked after.
+    sa.Column("collection_id", sa.Integer, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("stage", sa.Text),
+    # Until when more drafts are on their way, unless whoever brings them says so again.
+    sa.Column("open_until", sa.TIMESTAMP(timezone=True)),
+    sa.Column("counts", JSONB, nullable=False),
+    sa.Column("done", sa.BigInteger, nullable=False),
+    sa.Column("total", sa.BigInteger, nullable=False),
+    sa.Column("unit", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("last_error", JSONB),
+    sa.Column("parameters", JSONB, nullable=False),
+    sa.Column("checkpoint", JSONB),
+    sa.Column("result", JSONB),
+    sa.Column("served_at", sa.TIMESTAMP(timezone=True)),
+    # Of a job that one worker runs as a whole; those of `ingest` are claimed draft by draft.
+    sa.Column("claimed_by", UUID),
+    sa.Column("lease_until", sa.TIMESTAMP(timezone=True)),
+    sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Column("started_at", sa.TIMESTAMP(timezone=True)),
+    sa.Column("finished_at", sa.TIMESTAMP(timezone=True)),
+    sa.Index("jobs_unfinished_idx", "served_at", postgresql_where=sa.text("finished_at IS NULL")),
+    sa.Index("jobs_collection_id_idx", "collection_id", "id"),
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    shared,
+    sa.Column("key", sa.Text(collation="C"), primary_key=True),
+    sa.Column("collection_id", sa.Integer, primary_key=True, autoincrement=False),
+    # Who works for it, until when unless it says so again; then whoever asks may.
+    sa.Column("claimed_by", UUID, nullable=False),
+    sa.Column("lease_until", sa.TIMESTAMP(timezone=True), nullable=False),
+    # All three are there, or none yet.
+    sa.Column("request_hash", sa.LargeBinary),
+    sa.Column("status", sa.SmallInteger),
+    sa.Column("answer", sa.LargeBinary),
+    sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False),
+    sa.Index("idempotency_keys_created_at_idx", "created_at"),
+)
+
 
 def collection_schema(number: int) -> str:
     """Return the schema of the collection with that number."""
     return f"c_{number}"
 
 
-def vector_table(number: int) -> str:
-    """Return the name of a collection's vector table with that number."""
-    return f"vectors_{number}"
+def chunk_table(generation: int) -> str:
+    """Return the name of the table of a generation's chunks."""
+    return f"chunks_{generation:d}"
+
+
+def vector_table(generation: int) -> str:
+    """Return the name of the table of a generation's vectors."""
+    return f"vectors_{generation:d}"
 
 
 def embedding_type(precision: str, dimensions: int) -> str:
@@ -73,14 +144,14 @@ def embedding_type(precision: str, dimensions: int) -> str:
 
 
 def describe_collection(schema: str, precision: str, dimensions: int) -> sa.MetaData:
-    """Return the tables of a collection's schema, with its first vector table."""
+    """Return the tables of a collection's schema, with those of its first generation."""
     tables = sa.MetaData(schema=schema)
     documents = sa.Table(
         "documents",
         tables,
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
         sa.Column("external_id", sa.Text(collation="C"), nullable=False, unique=True),
-        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),  # 0: accepted and not yet stored
         sa.Column("content_hash", sa.LargeBinary, nullable=False),
         sa.Column("title", sa.Text, nullable=False),
         sa.Column("text", sa.Text, nullable=False),
@@ -88,14 +159,58 @@ def describe_collection(schema: str, precision: str, dimensions: int) -> sa.Meta
         sa.Column("language", sa.Text),
         sa.Column("metadata", JSONB, nullable=False),
         sa.Column("tags", ARRAY(sa.Text), nullable=False),
-        sa.Column("chunk_count", sa.Integer, nullable=False),
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("updated_at", sa.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("error", JSONB),  # why the last draft of it could not be stored
+        sa.Column("sections", JSONB),  # pages and headings of a file
+        sa.Column("has_own_chunks", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column("expires_at", sa.TIMESTAMP(timezone=True)),
+        sa.Column("last_draft", sa.BigInteger, nullable=False, server_default="0"),
+        sa.Index(
+            "documents_expires_at_idx",
+            "expires_at",
+            postgresql_where=sa.text("expires_at IS NOT NULL"),
+        ),
     )
-    chunks = sa.Table(
-        "chunks",
+    # What was accepted and waits to be stored, in order of acceptance; those that failed stay.
+    sa.Table(
+        "drafts",
         tables,
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+        sa.Column("job_id", sa.BigInteger, nullable=False),
+        sa.Column("document_id", sa.BigInteger),
+        sa.Column("external_id", sa.Text),
+        sa.Column("payload", sa.LargeBinary),
+        sa.Column("file", sa.LargeBinary),
+        sa.Column("size_bytes", sa.Integer, nullable=False),
+        sa.Column("outcome", sa.Text),  # NULL: none yet
+        sa.Column("error", JSONB),
+        sa.Column("result", JSONB),
+        sa.Column("claimed_by", UUID),
+        sa.Column("lease_until", sa.TIMESTAMP(timezone=True)),
+        sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+        *(
+            sa.Index(name, column, "id", postgresql_where=sa.text(condition))
+            for name, column, condition in (
+                ("drafts_waiting_idx", "job_id", "outcome IS NULL"),
+                ("drafts_settled_idx", "job_id", "outcome IS NOT NULL"),
+                ("drafts_document_id_idx", "document_id", "outcome IS NULL"),
+            )
+        ),
+    )
+    _describe_generation(tables, documents, precision, dimensions)
+    return tables
+
+
+def _describe_generation(
+    tables: sa.MetaData, documents: sa.Table, precision: str, dimensions: int
+) -> None:
+    # One sequence for all generations: no two chunks of a collection have the same number.
+    numbers = sa.Sequence("chunk_ids", schema=tables.schema, metadata=tables)
+    chunks = sa.Table(
+        chunk_table(1),
+        tables,
+        sa.Column("id", sa.BigInteger, server_default=numbers.next_value(), primary_key=True),
         sa.Column(
             "document_id",
             sa.BigInteger,
@@ -105,15 +220,16 @@ def describe_collection(schema: str, precision: str, dimensions: int) -> sa.Meta
         sa.Column("position", sa.Integer, nullable=False),
         sa.Column("start_char", sa.Integer),
         sa.Column("end_char", sa.Integer),
-        sa.Column("token_count", sa.Integer, nullable=False),
+        sa.Column("token_count", sa.Integer),
         sa.Column("hash", sa.LargeBinary, nullable=False),
         sa.Column("text", sa.Text, nullable=False),
-        sa.Index("chunks_document_id_position_idx", "document_id", "position"),
+        sa.Column("page", sa.Integer),
+        sa.Column("headings", ARRAY(sa.Text)),
+        sa.Index(f"{chunk_table(1)}_document_id_position_idx", "document_id", "position"),
     )
-    vectors = vector_table(1)
     embedding = HALFVEC(dimensions) if precision == "half" else VECTOR(dimensions)
     sa.Table(
-        vectors,
+        vector_table(1),
         tables,
         sa.Column(
             "chunk_id",
@@ -124,6 +240,5 @@ def describe_collection(schema: str, precision: str, dimensions: int) -> sa.Meta
         ),
         sa.Column("document_id", sa.BigInteger, nullable=False),
         sa.Column("embedding", embedding, nullable=False),
-        sa.Index(f"{vectors}_document_id_idx", "document_id"),
+        sa.Index(f"{vector_table(1)}_document_id_idx", "document_id"),
     )
-    return tables

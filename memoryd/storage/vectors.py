@@ -30,7 +30,7 @@ class NearDocument:
 
 
 def _table(collection: Collection) -> str:
-    return f"{collection_schema(collection.number)}.{vector_table(collection.vector_table)}"
+    return f"{collection_schema(collection.number)}.{vector_table(collection.active.number)}"
 
 
 async def nearest_chunks(

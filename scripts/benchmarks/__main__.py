@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import collections, embed, peers, scifact, sts
+from benchmarks import (
+    collections,
+    crash,
+    embed,
+    importing,
+    ingest,
+    peers,
+    scifact,
+    stream,
+    sts,
+)
 from benchmarks.contenders import CONTENDERS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
@@ -69,6 +79,42 @@ def run_collections(
 ) -> None:
     """Make, search and delete many collections; restart over them. Also idle memory."""
     asyncio.run(collections.run(count))
+
+
+@app.command("import")
+def run_import(
+    count: Annotated[int, typer.Option(help="How many documents.")] = 100_000,
+) -> None:
+    """Import documents with vectors, again unchanged, export them: documents/s and memory."""
+    asyncio.run(importing.run(count))
+
+
+@app.command("ingest")
+def run_ingest(
+    count: Annotated[int, typer.Option(help="How many documents.")] = 5_183,
+    json: Annotated[Path | None, typer.Option(help="Where to save the figures.")] = None,
+) -> None:
+    """Ingest SciFact over HTTP beside the bare engine, what chunking takes, and post it again."""
+    asyncio.run(ingest.run(count, json))
+
+
+@app.command("stream")
+def run_stream(
+    count: Annotated[int, typer.Option(help="How many documents.")] = 200_000,
+    json: Annotated[Path | None, typer.Option(help="Where to save the figures.")] = None,
+) -> None:
+    """Send many short documents as NDJSON: memory and time per document, first and last tenth."""
+    asyncio.run(stream.run(count, json))
+
+
+@app.command("crash")
+def run_crash(
+    documents: Annotated[int, typer.Option(help="How many documents.")] = 5_000,
+    kills: Annotated[int, typer.Option(help="How often a memoryd is killed.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the moments and of what is posted how.")] = 1,
+) -> None:
+    """Kill two memoryds again and again during an ingest that they share; nothing may be lost."""
+    raise typer.Exit(crash.run(documents, kills, seed))
 
 
 # As Ctrl-C does: servers and directories are cleaned up.

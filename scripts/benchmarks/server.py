@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,13 @@ class Running:
                 raise RuntimeError(f"{method} {path}: {response.status} {answer[:500]!r}")
         return orjson.loads(answer)
 
+    def cpu_s(self) -> float:
+        """Return the seconds that the server and all below it, Postgres too, have computed."""
+        server = psutil.Process(self.process.pid)
+        with suppress(psutil.NoSuchProcess):
+            return sum(sum(each.cpu_times()[:4]) for each in [*server.children(True), server])
+        return self.cpu_s()  # one ended meanwhile: its time is its parent's now
+
     def memory_mb(self) -> float:
         """Return the resident memory of the server, Postgres aside."""
         return psutil.Process(self.process.pid).memory_info().rss / 1e6
@@ -55,13 +62,13 @@ def data_directory() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def run_server(data_dir: Path) -> AsyncIterator[Running]:
-    """Run `memoryd serve` on a free port until the block ends."""
+async def run_server(data_dir: Path, *options: str) -> AsyncIterator[Running]:
+    """Run `memoryd serve` with `options` on a free port until the block ends."""
     started = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "memoryd", "serve", "--port", "0", "--log-level", "warning"),
-        *("--data-dir", str(data_dir)),
+        *("--data-dir", str(data_dir), *options),
         stdout=asyncio.subprocess.PIPE,
         env=bench_environment() | {"PYTHONUNBUFFERED": "1"},
     )

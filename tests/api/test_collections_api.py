@@ -10,7 +10,8 @@ from wire import Client
 
 FIELDS = {
     *("name", "model", "dimensions", "precision", "chunking", "language", "metadata", "aliases"),
-    *("documents", "chunks", "bytes", "created_at", "updated_at"),
+    *("documents", "chunks", "bytes", "created_at", "updated_at", "instruction", "index", "jobs"),
+    *("building", "previous"),
 }
 
 
@@ -24,8 +25,11 @@ async def test_default_is_there_from_the_start_and_tells_what_it_is(client: Clie
     assert default["name"] == "default"
     assert (default["model"], default["dimensions"]) == ("toy", DIMENSIONS)
     assert default["precision"] == "half"
-    assert default["chunking"] == {"max_tokens": 64, "overlap_tokens": 32}
+    assert default["chunking"] == {"max_tokens": 64, "overlap_tokens": 32, "format": "auto"}
     assert (default["documents"], default["chunks"], default["aliases"]) == (0, 0, [])
+    assert default["index"] == {"dense": {"type": "exact", "status": "ready"}, "lexical": None}
+    assert default["jobs"] == {"queued": 0, "running": 0}
+    assert (default["instruction"], default["building"], default["previous"]) == (None,) * 3
     created = datetime.fromisoformat(default["created_at"])
     assert created.utcoffset() == timedelta(0)
 
@@ -37,7 +41,7 @@ async def test_a_collection_is_made_as_asked_and_shown_the_same(client: Client) 
         model="TOY",
         dimensions=8,
         precision="full",
-        chunking={"max_tokens": 40, "overlap_tokens": 10},
+        chunking={"max_tokens": 40, "overlap_tokens": 10, "format": "markdown"},
         language="german",
         metadata={"owner": {"team": "sec"}},
     )
@@ -45,7 +49,7 @@ async def test_a_collection_is_made_as_asked_and_shown_the_same(client: Client) 
     assert made["model"] == "toy"
     assert made["dimensions"] == 8
     assert made["precision"] == "full"
-    assert made["chunking"] == {"max_tokens": 40, "overlap_tokens": 10}
+    assert made["chunking"] == {"max_tokens": 40, "overlap_tokens": 10, "format": "markdown"}
     assert made["language"] == "german"
     assert made["metadata"] == {"owner": {"team": "sec"}}
     assert (await client.get("/v1/collections/kb.v1-2_x")).ok() == made
@@ -61,6 +65,114 @@ async def test_counts_follow_what_is_stored_and_deleted(client: Client) -> None:
     (await client.delete("/v1/collections/default/documents/b")).ok()
     shown = (await client.get("/v1/collections/default")).ok()
     assert (shown["documents"], shown["chunks"]) == (1, 1)
+
+
+@pytest.mark.parametrize(("format_", "headings"), [("markdown", ["Cats"]), ("text", [])])
+async def test_texts_are_read_in_the_format_of_the_collection(
+    client: Client, format_: str, headings: list[str]
+) -> None:
+    await create(client, "kb", chunking={"max_tokens": 64, "format": format_})
+    await client.store("kb", id="a", text="# Cats\n\nThe cat met the dog.")
+    [chunk] = (await client.get("/v1/collections/kb/documents/a/chunks")).ok()["chunks"]
+    assert chunk["headings"] == headings
+
+
+async def test_jobs_under_way_are_counted(running: Running) -> None:
+    client = running.client
+    toy: Any = (await running.memory.engine.model("toy"))._backend
+    toy.gate.clear()
+    documents = "/v1/collections/default/documents?wait=false"
+    (await client.post(documents, {"id": "a", "text": "cat"})).ok(202)
+    shown = (await client.get("/v1/collections/default")).ok()
+    assert sum(shown["jobs"].values()) == 1
+    assert (shown["documents"], shown["chunks"]) == (1, 0)
+    toy.gate.set()
+    async with asyncio.timeout(10):
+        while any((await client.get("/v1/collections/default")).ok()["jobs"].values()):  # noqa: ASYNC110 - it is asked of a server
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("role", ["building", "previous"])
+async def test_another_model_of_a_collection_is_shown_and_in_use(
+    running: Running, role: str
+) -> None:
+    client = running.client
+    connection = await asyncpg.connect(running.dsn)
+    await connection.execute(
+        "INSERT INTO memoryd.generations (collection_id, number, role, model, dimensions,"
+        " precision, chunking, instruction) VALUES (1, 2, $1, 'all-minilm', 7, 'full',"
+        ' \'{"max_tokens": 99, "overlap_tokens": 9, "format": "text"}\', \'find\')',
+        role,
+    )
+    shown = (await client.get("/v1/collections/default")).ok()
+    assert shown["model"] == "toy"
+    assert shown[role] == {
+        "model": "all-minilm",
+        "dimensions": 7,
+        "precision": "full",
+        "chunking": {"max_tokens": 99, "overlap_tokens": 9, "format": "text"},
+        "instruction": "find",
+    }
+    assert shown["previous" if role == "building" else "building"] is None
+    answer = await client.ask("DELETE", "/api/delete", data=b'{"model": "all-minilm"}')
+    assert answer.status == 409
+    assert "collection works with all-minilm" in answer.json["error"]
+    await connection.close()
+
+
+async def test_a_collection_is_deleted_under_load_and_its_jobs_end(running: Running) -> None:
+    client = running.client
+    await create(client, "busy")
+    documents = "/v1/collections/busy/documents"
+    statuses: set[int] = set()
+
+    async def write(number: int, wait: str) -> None:
+        for round_ in range(1000):
+            batch = [
+                {"id": f"d{n}", "text": f"cat {round_}", "expires_at": "2100-01-01T00:00:00Z"}
+                for n in range(number % 3, 20, 2)
+            ]
+            answer = await client.post(f"{documents}?wait={wait}", {"documents": batch})
+            statuses.add(answer.status)
+            if answer.status == 404:
+                return
+            assert answer.status in (200, 202), answer
+
+    async def read() -> None:
+        while (await client.get("/v1/collections/busy")).status == 200:
+            answer = await client.post("/v1/collections/busy/search", {"query": "cat"})
+            assert answer.status in (200, 404), answer
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(write(number, "true" if number % 2 else "false"))
+        group.create_task(read())
+        await asyncio.sleep(1.5)
+        assert (await client.delete("/v1/collections/busy")).ok() == {"deleted": "busy"}
+    assert statuses == {200, 202, 404}
+    connection = await asyncpg.connect(running.dsn)
+    unfinished = "SELECT count(*) FROM memoryd.jobs WHERE finished_at IS NULL"
+    assert await connection.fetchval(unfinished) == 0
+    await asyncio.sleep(1.1)  # Postgres gathers its statistics once a second
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    assert await connection.fetchval(deadlocks) == 0
+    await connection.close()
+
+
+async def test_a_collection_that_is_read_for_long_is_deleted_after(running: Running) -> None:
+    client = running.client
+    await create(client, "read")
+    connection = await asyncpg.connect(running.dsn)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE c_2.documents IN ACCESS SHARE MODE")
+        deleting = asyncio.create_task(client.delete("/v1/collections/read"))
+        await asyncio.sleep(0.5)
+        for _ in range(5):  # others aren't kept waiting by the one that waits
+            assert (await client.search("cat", "read"))["results"] == []
+        assert not deleting.done()
+    (await deleting).ok()
+    (await client.get("/v1/collections/read")).refused(404)
+    await connection.close()
 
 
 async def test_two_collections_know_nothing_of_each_other(client: Client) -> None:
@@ -213,6 +325,7 @@ async def test_sixty_collections_come_and_go_and_leave_nothing_behind(running: R
             "invalid_value",
         ),
         ({"name": "x", "chunking": {"size": 1}}, "chunking.size", "unknown_field"),
+        ({"name": "x", "chunking": {"format": "pdf"}}, "chunking.format", "invalid_value"),
         ({"name": "x", "metadata": []}, "metadata", "invalid_value"),
         ([], None, "invalid_value"),
         ("x", None, "invalid_value"),
@@ -248,7 +361,12 @@ async def test_an_unknown_collection_is_404_at_every_route(
         await shared_client.get(f"{path}/documents"),
         await shared_client.get(f"{path}/documents/a"),
         await shared_client.get(f"{path}/documents/a/chunks"),
+        await shared_client.patch(f"{path}/documents/a", {}),
         await shared_client.delete(f"{path}/documents/a"),
+        await shared_client.post(
+            f"{path}/documents/delete", {"filter": {"field": "a", "eq": 1}, "dry_run": True}
+        ),
+        await shared_client.post(f"{path}/documents/delete", {"filter": {"field": "a", "eq": 1}}),
         await shared_client.post(f"{path}/search", query),
         await shared_client.get(f"{path}/search?q=cat"),
     ):

@@ -62,7 +62,7 @@ async def test_an_operation_is_opened_with_its_fields_and_answers(shared_client:
     )
     text = re.sub(r"<[^>]+>", " ", page)
     for shown in (
-        "Store one document, or several",
+        "Store documents: one or a batch in JSON",
         "DocumentBody",
         "on_conflict",
         "If-Match",

@@ -14,10 +14,10 @@ from wire import Client
 DOCUMENTS = "/v1/collections/default/documents"
 OUTCOME = {"id", "status", "version", "chunks", "embedded", "error"}
 DOCUMENT = {
-    *("id", "version", "title", "mime_type", "language", "metadata", "tags", "chunks"),
-    *("created_at", "updated_at", "text"),
+    *("id", "status", "version", "title", "mime_type", "language", "metadata", "tags", "chunks"),
+    *("created_at", "updated_at", "expires_at", "error", "text"),
 }
-CHUNK = {"id", "index", "start_char", "end_char", "token_count", "text"}
+CHUNK = {"id", "index", "start_char", "end_char", "token_count", "page", "headings", "text"}
 LONG = ". ".join(f"Cat number {number} met the dog" for number in range(60))
 
 
@@ -229,7 +229,7 @@ async def test_many_writers_of_one_document_leave_one_whole_version(running: Run
     assert len(chunks) == shown["chunks"]
     assert {chunk["text"].split()[0] for chunk in chunks} == {shown["text"].split()[0]}
     connection = await asyncpg.connect(running.dsn)
-    counts = "SELECT (SELECT count(*) FROM c_1.chunks), (SELECT count(*) FROM c_1.vectors_1)"
+    counts = "SELECT (SELECT count(*) FROM c_1.chunks_1), (SELECT count(*) FROM c_1.vectors_1)"
     assert tuple(await connection.fetchrow(counts)) == (len(chunks), len(chunks))
     await connection.close()
 
@@ -261,7 +261,7 @@ async def test_deleting_takes_the_document_its_chunks_and_vectors(running: Runni
     (await client.get(f"{DOCUMENTS}/a/chunks")).refused(404, "not_found")
     assert await client.found("cat") == ["b"]
     connection = await asyncpg.connect(running.dsn)
-    counts = "SELECT (SELECT count(*) FROM c_1.chunks), (SELECT count(*) FROM c_1.vectors_1)"
+    counts = "SELECT (SELECT count(*) FROM c_1.chunks_1), (SELECT count(*) FROM c_1.vectors_1)"
     assert tuple(await connection.fetchrow(counts)) == (1, 1)
     await connection.close()
 
@@ -397,9 +397,3 @@ async def test_numbers_too_large_for_a_float_are_kept_or_refused(client: Client)
         if answer.status == 200:
             shown = (await client.get(f"{DOCUMENTS}/a")).ok()
             assert shown["metadata"] == orjson.loads(body)["metadata"]
-
-
-async def test_wait_is_true_alone(client: Client) -> None:
-    (await client.post(f"{DOCUMENTS}?wait=true", {"text": "cat"})).ok()
-    answer = await client.post(f"{DOCUMENTS}?wait=false", {"text": "cat"})
-    assert answer.refused(400)["param"] == "wait"

@@ -6,7 +6,7 @@ import pytest
 from servers import Serve
 from wire import Client
 
-from memoryd.api import collections, documents, search
+from memoryd.api import collections, document_bodies, search
 from memoryd.api.bodies import Body
 
 DOCUMENTS = "/v1/collections/default/documents"
@@ -15,7 +15,8 @@ DOCUMENTS = "/v1/collections/default/documents"
 def enforced() -> list[tuple[str, int]]:
     """Return the name and the bound of every field of a body that has an upper bound."""
     found = []
-    kinds = [kind for module in (collections, documents, search) for kind in vars(module).values()]
+    modules = (collections, document_bodies, search)
+    kinds = [kind for module in modules for kind in vars(module).values()]
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, Body)):
             continue
@@ -63,6 +64,7 @@ async def test_every_limit_that_is_a_setting_is_told(serve: Serve) -> None:
         ("tags[0]", "tag_chars", lambda n: {"text": "cat", "tags": ["x" * n]}),
         ("text", "text_chars", lambda n: {"text": "x" * n}),
         ("mime_type", "mime_type_chars", lambda n: {"text": "cat", "mime_type": "x" * n}),
+        ("chunks", "chunks", lambda n: {"chunks": [{"text": "cat"}] * n}),
     ],
 )
 async def test_one_more_than_is_told_is_too_large(

@@ -10,7 +10,7 @@ from servers import Serve
 from wire import Client
 
 import memoryd
-from memoryd.api import documents, openapi
+from memoryd.api import openapi, stored_documents
 from memoryd.api.route import Dialect, Route
 from memoryd.api.routes import ROUTES
 
@@ -118,7 +118,7 @@ def test_a_header_that_a_route_reads_is_a_parameter() -> None:
 @pytest.mark.parametrize("route", ROUTES, ids=ROUTE_IDS)
 def test_a_body_is_that_which_validates(route: Route) -> None:
     operation = operation_of(route)
-    assert ("requestBody" in operation) == (route.body is not None)
+    assert ("requestBody" in operation) == (route.body is not None or bool(route.other_bodies))
     if route.body is not None:
         assert operation["requestBody"]["content"]["application/json"]["schema"]
 
@@ -182,7 +182,7 @@ async def test_it_wants_a_key_where_all_do(serve: Serve) -> None:
 
 
 def test_a_route_for_writers_may_conflict_and_fill_the_disk() -> None:
-    route = Route("PUT", "/x", documents.delete, scope="write", content_type="text/plain")
+    route = Route("PUT", "/x", stored_documents.delete, scope="write", content_type="text/plain")
     operation = openapi.build_document([route])["paths"]["/x"]["put"]
     assert operation["summary"] == "Delete a document"
     assert set(operation["responses"]) == {"200", "401", "403", "409", "429", "503", "507"}

@@ -8,8 +8,8 @@ from wire import Client
 
 SEARCH = "/v1/collections/default/search"
 CHUNK = {
-    *("id", "index", "start_char", "end_char", "token_count", "text"),
-    *("score", "cosine"),
+    *("id", "index", "start_char", "end_char", "token_count", "page", "headings"),
+    *("text", "score", "cosine"),
 }
 
 
@@ -34,6 +34,7 @@ async def test_the_answer_has_everything_that_it_says_it_has(client: Client) -> 
     [chunk] = result["chunks"]
     assert set(chunk) == CHUNK
     assert (chunk["text"], chunk["start_char"], chunk["end_char"]) == ("dog", 0, 3)
+    assert (chunk["page"], chunk["headings"]) == (None, [])
     assert result["score"] == chunk["score"] == chunk["cosine"]
     assert result["score"] == pytest.approx(0.5**0.5, abs=1e-3)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 from servers import Databases, Running, Serve
 from shell import end, run, start
 
@@ -39,20 +39,39 @@ def write(folder: Path, **texts: str) -> None:
         (folder / f"{name}.txt").write_text(text)
 
 
-def stored(items: list[Any]) -> list[Any]:
-    return [{"id": item["id"], "status": "stored", "error": None} for item in items]
+async def names_in(request: web.Request) -> list[str]:
+    """Return the names of the files of a form."""
+    names = []
+    reader = await request.multipart()
+    while (part := await reader.next()) is not None:
+        assert isinstance(part, BodyPartReader)
+        names.append(part.filename or "")
+        await part.read()
+    return names
 
 
-def overloaded(item: Any) -> Any:
+def stored(ids: list[str]) -> list[Any]:
+    return [{"id": id_, "status": "stored", "chunks": 1, "error": None} for id_ in ids]
+
+
+def overloaded(id_: str) -> Any:
     error = {"code": "overloaded", "message": "memoryd has no room now"}
-    return {"id": item["id"], "status": "failed", "error": error}
+    return {"id": id_, "status": "failed", "chunks": 0, "error": error}
 
 
 async def test_files_are_stored_once_and_found(running: Running, tmp_path: Path) -> None:
     write(tmp_path, pets="cat dog", fruit="apple pear")
     url = ("--url", running.client.url)
     first = await run("ingest", ".", *url, "--json", cwd=tmp_path)
-    assert (first.status, first.json) == (0, {"counts": {"stored": 2}, "failures": []})
+    assert first.status == 0
+    assert first.json == {
+        "files": 2,
+        "counts": {"stored": 2},
+        "chunks": 2,
+        "deleted": [],
+        "jobs": [],
+        "failures": [],
+    }
     again = await run("ingest", ".", *url, cwd=tmp_path)
     assert (again.status, again.out) == (0, "2 files: 2 unchanged\n")
     found = await run("search", "dog", *url, "--json")
@@ -92,7 +111,7 @@ async def test_a_server_without_room_is_asked_again(tmp_path: Path, status: int,
         if requests <= 2:
             error = {"error": {"message": "busy", "code": code}}
             return web.json_response(error, status=status, headers={"Retry-After": "0"})
-        return web.json_response({"documents": stored((await request.json())["documents"])})
+        return web.json_response({"documents": stored(await names_in(request)), "job": None})
 
     write(tmp_path, a="cat")
     async with answering(refuse_twice) as url:
@@ -104,9 +123,10 @@ async def test_documents_that_found_no_room_are_sent_again(tmp_path: Path) -> No
     sent = []
 
     async def take_the_first(request: web.Request) -> web.Response:
-        first, *others = (await request.json())["documents"]
+        first, *others = await names_in(request)
         sent.append(1 + len(others))
-        return web.json_response({"documents": [*stored([first]), *map(overloaded, others)]})
+        documents = [*stored([first]), *map(overloaded, others)]
+        return web.json_response({"documents": documents, "job": None})
 
     write(tmp_path, a="cat", b="dog", c="fish")
     async with answering(take_the_first) as url:

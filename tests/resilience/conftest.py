@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from memoryd_process import MemorydProcess, serving
+from model_servers import put_tiny
 
 
 @pytest.fixture
@@ -23,3 +24,9 @@ async def server(
     """Give one running memoryd, shared by the tests that leave it running."""
     async with serving(open_place / "shared-data", models_dir) as running:
         yield running
+
+
+@pytest.fixture
+def tiny_models(tmp_path: Path) -> Path:
+    """Give a models directory with a tiny model in it, called "tiny"."""
+    return put_tiny("bert", tmp_path / "models" / "tiny.gguf").parent

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from schemas import describe
 from servers import Databases
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -26,29 +27,6 @@ from memoryd.storage.migrate import (
 from memoryd.storage.tables import collection_schema, describe_collection, shared
 
 Branch = Literal["shared", "collection"]
-
-# Everything that a schema has, in words.
-DESCRIPTION = """
-SELECT c.relkind::text AS kind, c.relname AS name, a.attname AS part,
-  format_type(a.atttypid, a.atttypmod) || ' ' || a.attnotnull || ' ' || a.attidentity::text
-  || ' ' || coalesce(co.collname, '') || ' ' || a.attstorage::text AS detail
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-LEFT JOIN pg_collation co ON co.oid = a.attcollation
-WHERE n.nspname = $1
-UNION ALL
-SELECT 'constraint', c.conname, '', pg_get_constraintdef(c.oid)
-FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
-WHERE n.nspname = $1
-UNION ALL
-SELECT 'index', indexname, '', indexdef FROM pg_indexes WHERE schemaname = $1
-ORDER BY 1, 2, 3, 4
-"""
-
-
-async def describe(connection: asyncpg.Connection, schema: str) -> list[tuple[str, ...]]:
-    rows = await connection.fetch(DESCRIPTION, schema)
-    return [tuple(row) for row in rows if row["name"] != "alembic_version"]
 
 
 async def make(database: Database, name: str, **options: Any) -> Collection:
@@ -155,7 +133,7 @@ async def test_the_comparison_sees_what_differs(
     assert (await compare(describe_collection(schema, "full", 16), schema))[0][0][0] == (
         "modify_type"
     )
-    await connection.execute(f"DROP INDEX {schema}.chunks_document_id_position_idx")
+    await connection.execute(f"DROP INDEX {schema}.chunks_1_document_id_position_idx")
     await connection.execute(f"ALTER TABLE {schema}.documents ADD extra int")
     described = describe_collection(schema, "half", 16)
     kinds = {change[0] for change in await compare(described, schema)}
@@ -170,11 +148,15 @@ async def test_the_described_tables_are_the_migrated_ones_to_the_last_name(
     made = await make(database, "kb", precision=precision, dimensions=dimensions)
     migrated = await describe(connection, collection_schema(made.number))
     metadata = describe_collection("described", precision, dimensions)
-    await connection.execute("CREATE SCHEMA described")
+    await connection.execute("CREATE SCHEMA described; SET search_path TO public")
+    statements: list[sa.schema.ExecutableDDLElement] = [
+        sa.schema.CreateSequence(sa.Sequence("chunk_ids", schema="described"))
+    ]
     for table in metadata.sorted_tables:
-        for statement in (sa.schema.CreateTable(table), *map(sa.schema.CreateIndex, table.indexes)):
-            sql = str(statement.compile(dialect=sa.dialects.postgresql.dialect()))
-            await connection.execute(f"SET search_path TO public; {sql}")
+        statements += [sa.schema.CreateTable(table), *map(sa.schema.CreateIndex, table.indexes)]
+    for statement in statements:
+        sql = str(statement.compile(dialect=sa.dialects.postgresql.dialect()))
+        await connection.execute(sql)
     # Plain storage is set by memoryd and is not in the description.
     plain = "ALTER TABLE described.vectors_1 ALTER COLUMN embedding SET STORAGE PLAIN"
     await connection.execute(plain)
@@ -233,8 +215,8 @@ async def test_an_interrupted_migration_goes_on_where_it_stopped(
     done, behind = await make(database, "done"), await make(database, "behind")
     expected = await names_in(connection, collection_schema(done.number))
     await connection.execute("INSERT INTO c_1.documents (external_id, version, content_hash,"
-        " title, text, metadata, tags, chunk_count, created_at, updated_at)"
-        " VALUES ('a', 1, '', '', 'x', '{}', '{}', 0, now(), now())")  # fmt: skip
+        " title, text, metadata, tags, created_at, updated_at)"
+        " VALUES ('a', 1, '', '', 'x', '{}', '{}', now(), now())")  # fmt: skip
     await set_back(connection, behind)
     await open_and_close(dsn)
     schema = collection_schema(behind.number)
