@@ -22,6 +22,7 @@ from memoryd.documents.merging import merge_patch
 from memoryd.documents.types import Document, StoredChunk
 from memoryd.errors import InvalidInputError, rebuild_error
 from memoryd.memory.documents import delete_document, delete_matching, patch_document
+from memoryd.storage import chunks
 from memoryd.storage import documents as storage
 
 # Checked by `parse_filter`, which names the place of what is wrong.
@@ -172,7 +173,7 @@ async def list_chunks(request: web.Request) -> web.Response:
     """List the chunks of a document in their order."""
     query = read_query(request, PageQuery)
     database, collection = request.app[MEMORY].database, await find(request)
-    found = await storage.list_chunks(
+    found = await chunks.list_chunks(
         database,
         collection,
         await storage.require_document(database, collection, request.match_info["id"]),

@@ -21,8 +21,8 @@ from memoryd.memory.storing import match_stored
 from memoryd.memory.streaming import Refused, Stream, open_stream
 from memoryd.storage import bulk, collections, documents, generations
 from memoryd.storage.bulk import Found
+from memoryd.storage.chunks import Embedded, Embedding
 from memoryd.storage.database import Connection
-from memoryd.storage.documents import Embedded, Embedding
 from memoryd.storage.expiry import note_expiry
 from memoryd.storage.jobs import Job
 

@@ -41,8 +41,8 @@ from memoryd.memory.search import Query, search
 from memoryd.memory.state import Memory
 from memoryd.memory.storing import embed_chunks
 from memoryd.storage import collections, generations, job_claims, jobs, sources
+from memoryd.storage.chunks import Embedded, Embedding
 from memoryd.storage.database import Connection
-from memoryd.storage.documents import Embedded, Embedding
 from memoryd.storage.job_claims import JobClaim, LostJobError
 from memoryd.storage.jobs import Job
 from memoryd.storage.sources import Missing, Source

@@ -9,6 +9,7 @@ from memoryd.documents.types import Collection, Document, StoredChunk
 from memoryd.errors import InvalidInputError
 from memoryd.memory.collections import with_current
 from memoryd.memory.state import Memory
+from memoryd.storage import chunks as storage_chunks
 from memoryd.storage import collections, documents, vectors
 from memoryd.storage.database import Connection
 from memoryd.storage.vectors import Match
@@ -174,7 +175,7 @@ async def _nearest_documents(scope: _Scope, wanted: int, group_size: int) -> lis
 async def _fetch(scope: _Scope, groups: list[list[Match]]) -> list[Result]:
     connection, collection = scope.connection, scope.collection
     numbers = [match.chunk_number for group in groups for match in group]
-    chunks = await documents.find_chunks(connection, collection, numbers)
+    chunks = await storage_chunks.find_chunks(connection, collection, numbers)
     found = await documents.find_documents(
         connection, collection, [group[0].document_number for group in groups]
     )

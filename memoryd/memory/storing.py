@@ -13,8 +13,8 @@ from memoryd.memory.collections import with_current
 from memoryd.memory.hashing import hash_content
 from memoryd.memory.preparation import Prepared, prepare_in_thread
 from memoryd.memory.state import Memory
-from memoryd.storage import collections, documents, drafts, generations
-from memoryd.storage.documents import Embedded, Embedding
+from memoryd.storage import chunks, collections, documents, drafts, generations
+from memoryd.storage.chunks import Embedded, Embedding
 from memoryd.storage.drafts import Claim
 from memoryd.vectors.similarity import shorten
 
@@ -203,9 +203,7 @@ async def _embed_for(
         memory.worker.note_stage(claim, "chunking")
         prepared = await prepare_in_thread(memory, model, generation, draft)
         stored = (
-            await documents.find_chunk_hashes(
-                memory.database, collection, generation, current.number
-            )
+            await chunks.find_chunk_hashes(memory.database, collection, generation, current.number)
             if current.version
             else []
         )

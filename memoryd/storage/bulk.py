@@ -155,10 +155,12 @@ async def insert_records(
 
 
 async def _take_numbers(connection: Connection, sequence: str, count: int) -> list[int]:
-    rows = await connection.fetch(
-        "SELECT nextval($1::text::regclass) FROM generate_series(1, $2)", sequence, count
+    numbers: list[int] = await connection.fetchval(
+        "SELECT ARRAY(SELECT nextval($1::text::regclass) FROM generate_series(1, $2))",
+        sequence,
+        count,
     )
-    return [row["nextval"] for row in rows]
+    return numbers
 
 
 def _document_row(number: int, record: Record, draft_number: int, now: datetime) -> tuple[Any, ...]:

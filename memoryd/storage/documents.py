@@ -1,31 +1,22 @@
 """Documents and their chunks, in the schema of their collection."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
-
-import asyncpg
-import pgvector
 
 from memoryd.documents.filters import Filter
 from memoryd.documents.outline import Section
 from memoryd.documents.types import (
-    Chunk,
     Collection,
     Document,
     Draft,
-    Generation,
-    StoredChunk,
 )
 from memoryd.errors import ConflictError, NotFoundError
+from memoryd.storage.chunks import Embedding, insert_chunks, move_kept
 from memoryd.storage.database import Connection, Database
 from memoryd.storage.expiry import note_expiry
 from memoryd.storage.filters import compile_filter
-from memoryd.storage.tables import chunk_table, collection_schema, vector_table
-from memoryd.vectors.types import Vector
-
-_VECTOR_TYPES = {"half": ("halfvec", pgvector.HalfVector), "full": ("vector", pgvector.Vector)}
-_CHUNK = "id, document_id, position, start_char, end_char, token_count, text, page, headings"
+from memoryd.storage.tables import chunk_table, collection_schema
 
 
 def attributes_of(collection: Collection) -> str:
@@ -43,28 +34,6 @@ def document_of(fields: dict[str, Any]) -> Document:
     """Return the document of a row with those columns, and `text` if that was read too."""
     rest = {name: value for name, value in fields.items() if name not in ("id", "external_id")}
     return Document(number=fields["id"], id=fields["external_id"], **rest)
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """Be a new chunk's vector: `vector` belongs to the chunk at `position`."""
-
-    position: int
-    vector: Vector
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """Be what a generation makes of a document: its chunks, and how they come about.
-
-    `kept` are (number, new position) of stored chunks that stay with their vectors; `embedded` are
-    the vectors of the others.
-    """
-
-    generation: Generation
-    chunks: Sequence[Chunk]
-    kept: Sequence[tuple[int, int]]
-    embedded: Sequence[Embedded]
 
 
 async def find_document(
@@ -221,46 +190,6 @@ async def find_documents(
     return {row["id"]: document_of(dict(row)) for row in rows}
 
 
-async def list_chunks(
-    database: Database, collection: Collection, document: Document, *, after: int, limit: int
-) -> list[StoredChunk]:
-    """Return up to `limit` chunks of a document in order, from after position `after` on."""
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            f"SELECT {_CHUNK} FROM {_chunks(collection)}"
-            " WHERE document_id = $1 AND position > $2::bigint"
-            f" ORDER BY position LIMIT {limit:d}",
-            document.number,
-            after,
-        )
-    return [_chunk(row) for row in rows]
-
-
-async def find_chunks(
-    connection: Connection, collection: Collection, numbers: Sequence[int]
-) -> dict[int, StoredChunk]:
-    """Return the chunks of those rows, by number."""
-    rows = await connection.fetch(
-        f"SELECT {_CHUNK} FROM {_chunks(collection)} WHERE id = ANY($1)",
-        numbers,
-    )
-    return {row["id"]: _chunk(row) for row in rows}
-
-
-async def find_chunk_hashes(
-    database: Database, collection: Collection, generation: Generation, document_number: int
-) -> list[tuple[int, bytes]]:
-    """Return number and hash of each chunk that a generation has of a document, in order."""
-    schema = collection_schema(collection.number)
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            f"SELECT id, hash FROM {schema}.{chunk_table(generation.number)}"
-            " WHERE document_id = $1 ORDER BY position",
-            document_number,
-        )
-    return [(row["id"], row["hash"]) for row in rows]
-
-
 async def find_document_by_number(
     database: Database, collection: Collection, number: int
 ) -> Document | None:
@@ -309,7 +238,7 @@ async def write_document(
         return None
     for embedding in embeddings:
         if version:
-            await _move_kept(connection, schema, document_number, embedding)
+            await move_kept(connection, schema, document_number, embedding)
         await insert_chunks(connection, schema, document_number, embedding)
     await note_expiry(connection, collection, [draft.expires_at])
     return written
@@ -420,81 +349,6 @@ async def delete_documents(
     )
 
 
-def _chunks(collection: Collection) -> str:
-    return f"{collection_schema(collection.number)}.{chunk_table(collection.active.number)}"
-
-
-async def _move_kept(
-    connection: Connection, schema: str, document_number: int, embedding: Embedding
-) -> None:
-    """Delete the chunks that don't stay, and put the others in their new places."""
-    table = f"{schema}.{chunk_table(embedding.generation.number)}"
-    numbers = [number for number, _ in embedding.kept]
-    moved = [embedding.chunks[position] for _, position in embedding.kept]
-    await connection.execute(
-        f"DELETE FROM {table} WHERE document_id = $1 AND id <> ALL($2)", document_number, numbers
-    )
-    if not moved:
-        return
-    await connection.execute(
-        f"UPDATE {table} c SET position = k.position, start_char = k.start_char,"
-        " end_char = k.end_char, page = k.page,"
-        " headings = ARRAY(SELECT jsonb_array_elements_text(k.headings -> 'headings'))"
-        " FROM unnest($1::bigint[], $2::int[], $3::int[], $4::int[], $5::int[], $6::jsonb[])"
-        " AS k (id, position, start_char, end_char, page, headings) WHERE c.id = k.id",
-        numbers,
-        [chunk.position for chunk in moved],
-        [chunk.start_char for chunk in moved],
-        [chunk.end_char for chunk in moved],
-        [chunk.page for chunk in moved],
-        [_boxed_headings(chunk) for chunk in moved],
-    )
-
-
-async def insert_chunks(
-    connection: Connection, schema: str, document_number: int, embedding: Embedding
-) -> None:
-    """Write the new chunks of a document and their vectors in one statement."""
-    generation = embedding.generation
-    kind, wrapper = _VECTOR_TYPES[generation.precision]
-    new = [embedding.chunks[item.position] for item in embedding.embedded]
-    if not new:
-        return
-    await connection.execute(
-        "WITH n AS (SELECT * FROM unnest($2::int[], $3::int[], $4::int[], $5::int[], $6::bytea[],"
-        f" $7::text[], $8::int[], $9::jsonb[], $10::{kind}[])"
-        " AS n (position, start_char, end_char, token_count, hash, text, page, headings,"
-        " embedding)),"
-        f" c AS (INSERT INTO {schema}.{chunk_table(generation.number)}"
-        " (document_id, position, start_char, end_char, token_count, hash, text, page, headings)"
-        " SELECT $1, position, start_char, end_char, token_count, hash, text, page,"
-        " ARRAY(SELECT jsonb_array_elements_text(headings -> 'headings')) FROM n"
-        " RETURNING id, position)"
-        f" INSERT INTO {schema}.{vector_table(generation.number)}"
-        " (chunk_id, document_id, embedding)"
-        " SELECT c.id, $1, n.embedding FROM c JOIN n USING (position)",
-        document_number,
-        [chunk.position for chunk in new],
-        [chunk.start_char for chunk in new],
-        [chunk.end_char for chunk in new],
-        [chunk.token_count for chunk in new],
-        [chunk.hash for chunk in new],
-        [chunk.text for chunk in new],
-        [chunk.page for chunk in new],
-        [_boxed_headings(chunk) for chunk in new],
-        [wrapper(item.vector) for item in embedding.embedded],  # a bare array would be nested
-    )
-
-
-def _boxed_headings(chunk: Chunk) -> dict[str, list[str]]:
-    return {"headings": list(chunk.headings or ())}  # a bare list in a list is a nested array
-
-
 def load_sections(described: list[dict[str, Any]]) -> tuple[Section, ...]:
     """Return the sections that stand in a document's row."""
     return tuple(Section(**{**each, "headings": tuple(each["headings"])}) for each in described)
-
-
-def _chunk(row: asyncpg.Record) -> StoredChunk:
-    fields = dict(row)
-    return StoredChunk(number=fields.pop("id"), document_number=fields.pop("document_id"), **fields)

@@ -8,8 +8,9 @@ import asyncpg
 import numpy as np
 
 from memoryd.documents.types import Collection, Draft, Generation, OwnChunk, chunk_hash
+from memoryd.storage.chunks import Embedding, insert_chunks
 from memoryd.storage.database import Connection, Database
-from memoryd.storage.documents import Embedding, insert_chunks, load_sections
+from memoryd.storage.documents import load_sections
 from memoryd.storage.tables import chunk_table, collection_schema, vector_table
 from memoryd.vectors.types import Vector
 

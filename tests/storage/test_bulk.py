@@ -11,6 +11,7 @@ from memoryd.documents.records import Record
 from memoryd.documents.types import Chunk, Chunking, Collection, Draft, OwnChunk, Precision
 from memoryd.errors import UnavailableError
 from memoryd.storage import acceptance, bulk, collections, documents, export
+from memoryd.storage import chunks as stored_chunks
 from memoryd.storage.acceptance import Terms
 from memoryd.storage.database import Database
 from memoryd.vectors.types import Vectors
@@ -117,8 +118,8 @@ async def test_vectors_go_in_bulk_as_they_go_one_by_one(
         await acceptance.accept(writing, collection, [Draft("x", id="single")], Terms())
     document = await documents.require_document(database, collection, "single")
     each = record("single")
-    embedded = [documents.Embedded(at, VECTORS[at]) for at in range(2)]
-    one = documents.Embedding(collection.active, each.chunks, [], embedded)
+    embedded = [stored_chunks.Embedded(at, VECTORS[at]) for at in range(2)]
+    one = stored_chunks.Embedding(collection.active, each.chunks, [], embedded)
     async with database.transaction() as writing:
         await documents.write_document(
             writing, collection, document.number, 0, each.draft, b"", 1, [one]

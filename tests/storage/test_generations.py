@@ -25,8 +25,8 @@ from memoryd.documents.types import (
 )
 from memoryd.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from memoryd.storage import collections, documents, generations, job_claims, jobs, sources
+from memoryd.storage.chunks import Embedded, Embedding
 from memoryd.storage.database import Connection, Database
-from memoryd.storage.documents import Embedded, Embedding
 from memoryd.storage.job_claims import JobClaim, LostJobError
 from memoryd.storage.sources import Source
 

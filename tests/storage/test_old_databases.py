@@ -15,6 +15,7 @@ from servers import Databases
 
 from memoryd.documents.types import Chunk, Chunking, Collection, Draft
 from memoryd.storage import acceptance, collections, documents, vectors
+from memoryd.storage import chunks as stored_chunks
 from memoryd.storage.acceptance import Terms
 from memoryd.storage.database import Database, open_database
 from memoryd.storage.migrate import head, migrations_directory, render_downgrade
@@ -112,11 +113,11 @@ async def store(database: Database, collection: Collection, id_: str) -> None:
         draft = Draft("new text", id=id_)
         await acceptance.accept(connection, collection, [draft], Terms())
         document = await documents.lock_document(connection, collection, id_)
-        made = documents.Embedding(
+        made = stored_chunks.Embedding(
             collection.active,
             [Chunk(0, "new text", b"hash")],
             [],
-            [documents.Embedded(0, np.ones(collection.dimensions, dtype=np.float32))],
+            [stored_chunks.Embedded(0, np.ones(collection.dimensions, dtype=np.float32))],
         )
         await documents.write_document(
             connection, collection, document.number, document.version, draft, b"h", 1, [made]
@@ -141,7 +142,7 @@ async def test_an_old_database_migrates_with_all_its_rows(
         assert all(document.status == "stored" for document in found)
         one = await documents.read_document(database, collection, "d5")
         assert (one.text, one.title, one.tags) == ("word " * 5, "Title 5", ["x", "y5"])
-        chunks = await documents.list_chunks(database, collection, one, after=-1, limit=10)
+        chunks = await stored_chunks.list_chunks(database, collection, one, after=-1, limit=10)
         assert [(c.position, c.text, c.token_count) for c in chunks] == [
             (0, f"chunk {one.number} 0", 7)
         ]
@@ -152,7 +153,7 @@ async def test_an_old_database_migrates_with_all_its_rows(
 
         await store(database, collection, "new")
         new = await documents.require_document(database, collection, "new")
-        [chunk] = await documents.list_chunks(database, collection, new, after=-1, limit=2)
+        [chunk] = await stored_chunks.list_chunks(database, collection, new, after=-1, limit=2)
         assert chunk.number == newest_chunk + 1
         other = await collections.find_collection(database, "live")
         assert (other.name, other.model, other.precision) == ("empty", "other", "full")

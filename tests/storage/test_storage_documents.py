@@ -21,9 +21,10 @@ from memoryd.documents.types import (
 )
 from memoryd.errors import ConflictError, MemorydError, NotFoundError
 from memoryd.storage import acceptance, collections, documents, generations, vectors
+from memoryd.storage import chunks as stored_chunks
 from memoryd.storage.acceptance import Terms
+from memoryd.storage.chunks import Embedded, Embedding
 from memoryd.storage.database import Database
-from memoryd.storage.documents import Embedded, Embedding
 
 DIMENSIONS = 4
 
@@ -108,7 +109,7 @@ async def insert(database: Database, collection: Collection, id_: str, *texts: s
 async def texts_of(
     database: Database, collection: Collection, document: Document
 ) -> list[tuple[int, str]]:
-    chunks = await documents.list_chunks(database, collection, document, after=-1, limit=10)
+    chunks = await stored_chunks.list_chunks(database, collection, document, after=-1, limit=10)
     return [(chunk.position, chunk.text) for chunk in chunks]
 
 
@@ -161,7 +162,7 @@ async def test_all_of_a_document_is_written_and_read_back(
     assert (stored.title, stored.text, stored.metadata) == ("T", "one two", {"a": [1, None]})
     assert (stored.tags, stored.mime_type, stored.language) == (["x"], "text/plain", "german")
     assert stored.expires_at == at
-    chunks = await documents.list_chunks(database, collection, stored, after=-1, limit=5)
+    chunks = await stored_chunks.list_chunks(database, collection, stored, after=-1, limit=5)
     assert [(c.page, c.headings, c.start_char, c.end_char, c.token_count) for c in chunks] == [
         (1, ["A", "B"], 0, 3, 5),
         (2, [], 10, 13, 5),
@@ -173,7 +174,7 @@ async def test_replacing_a_version_that_is_gone_writes_nothing(
 ) -> None:
     stale = await insert(database, collection, "a", "old", "kept")
     draft = Draft("new kept", id="a")
-    [(_, _), (number, hash_)] = await documents.find_chunk_hashes(
+    [(_, _), (number, hash_)] = await stored_chunks.find_chunk_hashes(
         database, collection, collection.active, stale.number
     )
     assert hash_ == chunk_hash("", "kept")
@@ -189,7 +190,7 @@ async def test_replacing_a_version_that_is_gone_writes_nothing(
     assert stale_write is None
     current = await documents.read_document(database, collection, "a")
     assert (current.version, current.text) == (2, "new kept")
-    chunks = await documents.list_chunks(database, collection, current, after=-1, limit=10)
+    chunks = await stored_chunks.list_chunks(database, collection, current, after=-1, limit=10)
     assert [(c.position, c.text) for c in chunks] == [(0, "new"), (1, "kept")]
     assert chunks[1].number == number
     assert (chunks[1].page, chunks[1].headings, chunks[1].start_char) == (2, ["moved"], 10)
@@ -203,7 +204,7 @@ async def test_attributes_are_written_without_touching_chunks(
     database: Database, collection: Collection
 ) -> None:
     current = await insert(database, collection, "a", "x", "y")
-    before = await documents.list_chunks(database, collection, current, after=-1, limit=5)
+    before = await stored_chunks.list_chunks(database, collection, current, after=-1, limit=5)
     draft = Draft("x y", id="a", metadata={"b": 1}, tags=["t"], language="german")
     async with database.transaction() as connection:
         version = await documents.write_attributes(
@@ -217,7 +218,7 @@ async def test_attributes_are_written_without_touching_chunks(
         "german",
         9,
     )
-    assert await documents.list_chunks(database, collection, after, after=-1, limit=5) == before
+    assert await stored_chunks.list_chunks(database, collection, after, after=-1, limit=5) == before
 
 
 async def test_a_document_is_written_to_every_generation_or_to_none(
@@ -242,7 +243,7 @@ async def test_a_document_is_written_to_every_generation_or_to_none(
     assert await texts_of(database, both, current) == [(0, "x"), (1, "y")]
     numbers = []
     for generation in both.generations:
-        hashes = await documents.find_chunk_hashes(database, both, generation, current.number)
+        hashes = await stored_chunks.find_chunk_hashes(database, both, generation, current.number)
         numbers += [number for number, _ in hashes]
     assert len(numbers) == len(set(numbers)) == 3
 
