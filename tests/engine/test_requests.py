@@ -445,7 +445,7 @@ async def memory(toy: EmbeddingModel) -> AsyncIterator[Memory]:
 
 def memory_over(engine: Engine, **settings: Any) -> Memory:
     chosen = Settings(**settings)
-    return Memory(chosen, None, engine, ModelLoader.of(chosen))  # type: ignore[arg-type] # needs no database
+    return Memory(chosen, None, engine, ModelLoader.of(chosen), None)  # type: ignore[arg-type] # needs neither database nor parsers
 
 
 async def embedded(memory: Memory, toy: EmbeddingModel, text: Input, **options: Any) -> Vectors:

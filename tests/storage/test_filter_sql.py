@@ -550,8 +550,8 @@ async def test_thousands_of_values_cost_no_more_than_a_few(table: Table, plans: 
     docs = [Doc(f"{n:05}", {"x": n, "y": [n, "z"]}, str(n), (str(n), "z")) for n in range(20_000)]
     await table.add(docs)
     texts = list(map(str, MANY))
-    # Comparing each with each takes more than ten times as long.
-    settings = ["statement_timeout = '1s'", f"plan_cache_mode = {plans}"]
+    # Comparing each with each takes many times as long.
+    settings = ["statement_timeout = '6s'", f"plan_cache_mode = {plans}"]
     for value in (
         of("in", MANY),
         of("any", MANY, "y"),
