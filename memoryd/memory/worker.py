@@ -354,7 +354,7 @@ class Worker:
         held = [number for collection, number in self._held if collection == collection_number]
         try:
             collection = await collections.find_collection_by_number(database, collection_number)
-            return await drafts.claim_drafts(
+            claiming = drafts.claim_drafts(
                 database,
                 collection,
                 job_number,
@@ -362,6 +362,7 @@ class Worker:
                 held=held,
                 limit=min(room, _CLAIMED_AT_ONCE),
             )
+            return await self._finish_claiming(asyncio.ensure_future(claiming))
         except NotFoundError:  # it is being deleted, and its jobs with it
             return []
         except DatabaseUnavailableError:
@@ -370,6 +371,15 @@ class Worker:
             logger.warning("cannot claim documents of job j%d: %s", job_number, error.message)
             await jobs.pass_over(database, job_number)
             return []
+
+    async def _finish_claiming(self, claiming: asyncio.Future[list[Claim]]) -> list[Claim]:
+        """Return what is claimed; at the end of memoryd, see to it that it is given back."""
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            with suppress(MemorydError):  # then there is nothing to give back
+                self._left += await claiming
+            raise
 
     # --- Leases, counts, notifications -------------------------------------------------------
 
