@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from memoryd.errors import MemorydError
+from memoryd.errors import DatabaseUnavailableError, MemorydError
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+_DATABASE_PAUSE_S = 0.25
+_FAULT_PAUSE_S = 2.0
 
 
 class BackgroundTasks:
@@ -26,6 +29,13 @@ class BackgroundTasks:
         task.add_done_callback(self._end)
         return task
 
+    def repeat(self, work: Callable[[], Awaitable[None]], pause_s: float = 0) -> None:
+        """Do `work` again and again, `pause_s` after each round, whatever one of them raises.
+
+        Without a pause, `work` waits by itself, but for a while after a fault.
+        """
+        self.start(_repeat(work, pause_s))
+
     def _end(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
@@ -40,3 +50,17 @@ class BackgroundTasks:
             task.cancel()
         ended = asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.wait({ended}, timeout=patience_s)
+
+
+async def _repeat(work: Callable[[], Awaitable[None]], pause_s: float) -> None:
+    while True:
+        fault_pause_s = 0.0
+        try:
+            await work()
+        except DatabaseUnavailableError:
+            fault_pause_s = _DATABASE_PAUSE_S
+        except Exception:  # a fault in one round never ends what is repeated
+            logger.exception("in the background, what is tried again")
+            fault_pause_s = _FAULT_PAUSE_S
+        if pause := pause_s or fault_pause_s:
+            await asyncio.sleep(pause)

@@ -1,9 +1,9 @@
 """The sweeper: deletes documents when they expire, and what is told of things long past."""
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from memoryd.errors import DatabaseUnavailableError, MemorydError, NotFoundError
 from memoryd.memory.background import BackgroundTasks
@@ -24,25 +24,12 @@ _JOBS_KEPT_DAYS = 30
 async def sweeping_up(database: Database) -> AsyncIterator[None]:
     """Delete what expires while the block runs; any number of processes can do so together."""
     tasks = BackgroundTasks()
-    tasks.start(_repeat(sweep, database, _SWEEP_EVERY_S))
-    tasks.start(_repeat(tidy, database, _TIDY_EVERY_S))
+    tasks.repeat(partial(sweep, database), _SWEEP_EVERY_S)
+    tasks.repeat(partial(tidy, database), _TIDY_EVERY_S)
     try:
         yield
     finally:
         await tasks.cancel()
-
-
-async def _repeat(
-    work: Callable[[Database], Awaitable[None]], database: Database, pause_s: float
-) -> None:
-    while True:
-        try:
-            await work(database)
-        except DatabaseUnavailableError:
-            logger.debug("nothing is deleted while the database is away")
-        except Exception:  # whatever it is, the next time it may be over
-            logger.exception("cannot delete what has expired")
-        await asyncio.sleep(pause_s)
 
 
 async def sweep(database: Database) -> None:

@@ -65,7 +65,7 @@ class JobRunner:
 
     def start(self) -> None:
         """Begin to claim jobs."""
-        self._tasks.start(self._claim_forever())
+        self._tasks.repeat(self._claim)
 
     async def stop(self) -> None:
         """Stop what runs, and give it back for any worker to go on with."""
@@ -98,21 +98,17 @@ class JobRunner:
 
     # --- Running ---------------------------------------------------------------------------
 
-    async def _claim_forever(self) -> None:
-        while True:
-            self._news.clear()
-            claim = None
-            if len(self._running) < _SLOTS:
-                with suppress(MemorydError):  # the next look may find the database again
-                    claim = await job_claims.claim_job(
-                        self.database, self._id, self.kinds, self.lease_s
-                    )
+    async def _claim(self) -> None:
+        """Begin a job that there is, or wait for news."""
+        self._news.clear()
+        if len(self._running) < _SLOTS:
+            claim = await job_claims.claim_job(self.database, self._id, self.kinds, self.lease_s)
             if claim:
                 self._begin(claim)
-            else:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_POLL_S):
-                        await self._news.wait()
+                return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_POLL_S):
+                await self._news.wait()
 
     def _begin(self, claim: JobClaim) -> None:
         task = self._running[claim.number] = self._tasks.start(self._hold(claim))

@@ -105,18 +105,7 @@ class Worker:
     def start(self) -> None:
         """Begin to claim what waits."""
         for work in (self._claim, self._listen, self._renew, self._count_settled):
-            self._tasks.start(self._repeat(work))
-
-    async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do `work` again and again, whatever one round of it raises."""
-        while True:
-            try:
-                await work()
-            except DatabaseUnavailableError:
-                await self._wait_for_database()
-            except Exception:  # a fault in one round never ends the worker
-                logger.exception("a round of the worker failed")
-                await asyncio.sleep(_POLL_S)
+            self._tasks.repeat(work)
 
     async def stop(self) -> None:
         """End what is under way and give it back, for any worker to go on with."""
