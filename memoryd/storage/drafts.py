@@ -57,7 +57,7 @@ class Claimant:
 
 @dataclass(frozen=True)
 class Claim:
-    """Be a draft that a worker has taken; `attempt` says for the how manieth time."""
+    """Be a draft that a worker has taken; `attempt` counts how often it was."""
 
     number: int
     job_number: int
