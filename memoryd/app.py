@@ -21,6 +21,8 @@ from memoryd.errors import SetupError
 from memoryd.memory.backups import protect
 from memoryd.memory.collections import ensure_default
 from memoryd.memory.expiry import sweeping_up
+from memoryd.memory.indexing import JOB_TYPE as INDEX
+from memoryd.memory.indexing import indexing, watching
 from memoryd.memory.job_runner import JobRunner
 from memoryd.memory.model_aliases import check_aliases
 from memoryd.memory.models import ModelLoader
@@ -143,10 +145,15 @@ async def working(memory: Memory) -> AsyncIterator[None]:
         lease_s=memory.settings.lease_s,
         count=memory.engine.metrics.documents.count,
     )
-    kinds = {REEMBED: reembedding(memory)}
+    kinds = {REEMBED: reembedding(memory), INDEX: indexing(memory)}
     memory.runner = JobRunner(memory.database, kinds, memory.settings.lease_s)
     memory.runner.start()
-    async with sweeping_up(memory.database):
+    memory.statistics.start()
+    threshold = memory.settings.hnsw_threshold
+    async with (
+        sweeping_up(memory.database),
+        watching(memory.database, memory.runner, threshold),
+    ):
         try:
             yield
         finally:

@@ -130,6 +130,18 @@ class Settings(BaseModel):
     max_text_chars: int = Field(5_000_000, gt=0, description="Longest text of one document.")
     max_documents: int = Field(1_000, gt=0, description="Most documents in one JSON batch.")
     max_inputs: int = Field(2_048, gt=0, description="Most inputs of one /v1/embeddings request.")
+    query_cache_bytes: int = Field(
+        32 << 20,
+        ge=0,
+        description="Bytes in which vectors of queries are kept, so that what is searched for "
+        "again needs no embedding; 0: none are kept.",
+    )
+    hnsw_threshold: int = Field(
+        10_000,
+        ge=1,
+        description="Chunks from which on a collection gets an index of its vectors (HNSW), which "
+        "is quick and approximate; below, all vectors are compared.",
+    )
     max_waiting_requests: int = Field(
         512, gt=0, description="Most requests that wait for the engine before others are refused."
     )

@@ -70,6 +70,24 @@ class DocumentMetrics:
         self._documents.labels(status).inc()
 
 
+class QueryCacheMetrics:
+    """Count how often the vector of a query was kept."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Make their series in `registry`, each from 0 on."""
+        lookups = Counter(
+            "memoryd_query_cache_lookups",
+            "Vectors of queries that searches needed, by whether they were kept.",
+            ("result",),
+            registry=registry,
+        )
+        self._hits, self._misses = lookups.labels("hit"), lookups.labels("miss")
+
+    def count(self, *, is_hit: bool) -> None:
+        """Count a vector that a search needs."""
+        (self._hits if is_hit else self._misses).inc()
+
+
 class _QueueFamilies:
     """Hold the series that every queue of every model has."""
 
@@ -138,6 +156,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.requests = RequestMetrics(self.registry)
         self.documents = DocumentMetrics(self.registry)
+        self.query_cache = QueryCacheMetrics(self.registry)
         self._queues = _QueueFamilies(self.registry)
         self._tokenize_seconds = Summary(
             "memoryd_tokenize_seconds",

@@ -6,6 +6,7 @@ from aiohttp import web
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from memoryd.api import limits
 from memoryd.api.access import GRANT, require_all_collections, require_collection
 from memoryd.api.bodies import Body, parse, read_json
 from memoryd.api.errors import json_response
@@ -13,7 +14,16 @@ from memoryd.api.fields import CollectionName, Cursor, Language, Metadata, Time,
 from memoryd.api.paging import PageQuery
 from memoryd.api.queries import read_query
 from memoryd.api.state import MEMORY
-from memoryd.documents.types import ChunkFormat, Chunking, Collection, Generation, Precision
+from memoryd.documents.indexed_fields import MAX_FIELDS
+from memoryd.documents.types import (
+    ChunkFormat,
+    Chunking,
+    Collection,
+    FieldType,
+    Generation,
+    IndexSettings,
+    Precision,
+)
 from memoryd.errors import NotFoundError
 from memoryd.memory import collections
 from memoryd.storage import collections as storage
@@ -27,6 +37,37 @@ class ChunkingBody(Body):
     format: ChunkFormat = "auto"
 
 
+class DenseIndexBody(Body):
+    """What index there is over the vectors of many chunks."""
+
+    type: Literal["auto", "exact", "hnsw"] = Field(
+        "auto",
+        description="exact: none, all vectors are compared; hnsw: one however few there are; auto: "
+        "hnsw where there are many.",
+    )
+    m: int | None = Field(
+        None, ge=2, le=limits.INDEX_M, description="Edges of each vector. Default: 16."
+    )
+    ef_construction: int | None = Field(
+        None,
+        ge=4,
+        le=limits.INDEX_EF_CONSTRUCTION,
+        description="How thoroughly edges are chosen, twice `m` at least. Default: 128.",
+    )
+
+
+class IndexBody(Body):
+    """What is indexed, and how."""
+
+    dense: DenseIndexBody | None = None
+    fields: dict[str, FieldType] | None = Field(
+        None,
+        max_length=MAX_FIELDS,
+        description="Keys of the metadata, dotted, that filters compare (gt, gte, lt, lte, prefix) "
+        "quickly, with the type of the values that count; all that are to be so.",
+    )
+
+
 class CollectionBody(Body):
     """A collection to make."""
 
@@ -37,6 +78,7 @@ class CollectionBody(Body):
     chunking: ChunkingBody | None = None
     language: Language = "english"
     metadata: Metadata = Field(default_factory=dict)
+    index: IndexBody | None = None
 
 
 class CollectionPatchBody(Body):
@@ -45,6 +87,7 @@ class CollectionPatchBody(Body):
     name: CollectionName | None = None
     language: Language | None = None
     metadata: Metadata | None = None
+    index: IndexBody | None = None
 
 
 class AliasBody(Body):
@@ -73,19 +116,32 @@ class GenerationAnswer(TypedDict):
 
 
 class DenseIndexAnswer(TypedDict):
-    """How vectors are searched."""
+    """How vectors are searched, or will be once the index is built."""
 
-    type: Literal["exact"]
-    """All vectors are compared: there is no index over them that could be approximate."""
-    status: Literal["ready"]
+    type: Literal["exact", "hnsw", "binary"]
+    """`exact`: all vectors are compared, there is no index that could be approximate. `binary`:
+    an HNSW of the signs of their numbers, for there are too many; it is ranked by the vectors."""
+    status: Literal["ready", "building"]
+    m: int | None
+    ef_construction: int | None
+    progress: float | None
+    """The part of it that is built; null: none is being built, or nothing tells yet."""
+
+
+class LexicalIndexAnswer(TypedDict):
+    """How words are searched."""
+
+    type: Literal["bm25"]
+    status: Literal["ready", "building"]
 
 
 class IndexAnswer(TypedDict):
-    """What serves the modes of search."""
+    """What serves the modes of search, and filters."""
 
     dense: DenseIndexAnswer
-    lexical: None
-    """There is no lexical search yet."""
+    lexical: LexicalIndexAnswer
+    fields: dict[str, FieldType]
+    """Keys of the metadata that have an index for comparisons."""
 
 
 class UnfinishedJobsAnswer(TypedDict):
@@ -135,9 +191,13 @@ async def find(request: web.Request) -> Collection:
 
     Raises ForbiddenError where the sender's key doesn't open it, NotFoundError.
     """
-    database, name = request.app[MEMORY].database, request.match_info["collection"]
+    return await find_named(request, request.match_info["collection"])
+
+
+async def find_named(request: web.Request, name: str) -> Collection:
+    """Return the collection of that name; raise what `find` raises."""
     try:
-        collection = await storage.find_collection(database, name)
+        collection = await storage.find_collection(request.app[MEMORY].database, name)
     except NotFoundError:
         require_all_collections(request)  # else who may see some could ask which others there are
         raise
@@ -159,8 +219,14 @@ async def create(request: web.Request) -> web.Response:
         chunking=chunking,
         language=body.language,
         metadata=body.metadata,
+        index_settings=_index_settings(body.index),
+        indexed_fields=body.index.fields if body.index else None,
     )
     return json_response(collection_answer(described), status=201)
+
+
+def _index_settings(body: IndexBody | None) -> IndexSettings | None:
+    return IndexSettings(**body.dense.model_dump()) if body and body.dense else None
 
 
 async def list_(request: web.Request) -> web.Response:
@@ -189,13 +255,18 @@ async def show(request: web.Request) -> web.Response:
 
 
 async def update(request: web.Request) -> web.Response:
-    """Change a collection's name, language or metadata."""
+    """Change a collection's name, language, metadata or indexes, which a job makes."""
     memory = request.app[MEMORY]
     body = parse(CollectionPatchBody, await read_json(request))
     if body.name is not None:
         require_all_collections(request)
+    index = body.index or IndexBody(fields=None)
     described = await collections.update_collection(
-        memory, await find(request), **body.model_dump(exclude_none=True)
+        memory,
+        await find(request),
+        **body.model_dump(exclude_none=True, exclude={"index"}),
+        index_settings=index.dense.model_dump(exclude_unset=True) if index.dense else None,
+        indexed_fields=index.fields,
     )
     return json_response(collection_answer(described))
 
@@ -234,12 +305,30 @@ def collection_answer(described: collections.Described) -> CollectionAnswer:
         "documents": counts.documents,
         "chunks": counts.chunks,
         "bytes": counts.bytes,
-        "index": {"dense": {"type": "exact", "status": "ready"}, "lexical": None},
+        "index": _index_answer(described),
         "jobs": {"queued": counts.queued_jobs, "running": counts.running_jobs},
         "building": generation_answer(building) if building else None,
         "previous": generation_answer(previous) if previous else None,
         "created_at": write_time(collection.created_at),
         "updated_at": write_time(collection.updated_at),
+    }
+
+
+def _index_answer(described: collections.Described) -> IndexAnswer:
+    collection, counts = described.collection, described.counts
+    index, expected = collection.active.dense_index, described.expected_index
+    is_building = counts.is_indexing and expected is not None and index != expected
+    told = expected if is_building else index
+    return {
+        "dense": {
+            "type": told.type if told else "exact",
+            "status": "building" if is_building else "ready",
+            "m": told.m if told else None,
+            "ef_construction": told.ef_construction if told else None,
+            "progress": counts.indexed_part if is_building else None,
+        },
+        "lexical": {"type": "bm25", "status": collection.active.lexical_state},
+        "fields": collection.indexed_fields,
     }
 
 

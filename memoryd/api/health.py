@@ -10,7 +10,7 @@ from memoryd import __version__
 from memoryd.api import limits
 from memoryd.api.errors import json_response
 from memoryd.api.state import MEMORY
-from memoryd.documents import filters
+from memoryd.documents import boosts, filters, indexed_fields
 from memoryd.errors import UnavailableError
 from memoryd.storage.idempotency import KEPT_FOR_H
 
@@ -70,12 +70,30 @@ class LimitsAnswer(TypedDict):
     page: int
     search_limit: int
     search_offset_plus_limit: int
+    search_offset_plus_limit_of_several: int
+    """Where several collections are searched."""
+    search_queries: int
+    """Of one search."""
+    search_collections: int
+    searches_per_batch: int
+    search_context: int
+    """Chunks before, and after, each one that is found."""
+    search_candidates: int
+    """That are reranked, or that MMR chooses from."""
+    search_fusion_k: int
+    search_fusion_weight: int
+    search_ef_search: int
+    search_boosts: int
     search_group_size: int
     vector_dimensions: int
     filter_depth: int
     filter_conditions: int
     filter_values: int
     """In a list."""
+    index_fields: int
+    """Whose comparisons have an index."""
+    index_m: int
+    index_ef_construction: int
     key_name_chars: int
     key_collections: int
 
@@ -137,11 +155,24 @@ async def show_limits(request: web.Request) -> web.Response:
         "page": limits.PAGE,
         "search_limit": limits.SEARCH_LIMIT,
         "search_offset_plus_limit": limits.SEARCH_DEPTH,
+        "search_offset_plus_limit_of_several": limits.SEVERAL_DEPTH,
+        "search_queries": limits.QUERIES,
+        "search_collections": limits.SEARCH_COLLECTIONS,
+        "searches_per_batch": limits.SEARCHES,
+        "search_context": limits.CONTEXT,
+        "search_candidates": limits.CANDIDATES,
+        "search_fusion_k": limits.FUSION_K,
+        "search_fusion_weight": limits.FUSION_WEIGHT,
+        "search_ef_search": limits.EF_SEARCH,
+        "search_boosts": boosts.MAX_BOOSTS,
         "search_group_size": limits.GROUP_SIZE,
         "vector_dimensions": limits.VECTOR_DIMENSIONS,
         "filter_depth": filters.MAX_DEPTH,
         "filter_conditions": filters.MAX_CONDITIONS,
         "filter_values": filters.MAX_VALUES,
+        "index_fields": indexed_fields.MAX_FIELDS,
+        "index_m": limits.INDEX_M,
+        "index_ef_construction": limits.INDEX_EF_CONSTRUCTION,
         "key_name_chars": limits.KEY_NAME_CHARS,
         "key_collections": limits.KEY_COLLECTIONS,
     }

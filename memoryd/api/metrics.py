@@ -43,7 +43,12 @@ class _Everything(Collector):
 
     def __init__(self, memory: Memory) -> None:
         self._registry = memory.engine.metrics.registry
-        self._state = [_version(), *_models(memory), *_database(memory)]
+        self._state = [
+            _version(),
+            *_models(memory),
+            *_query_cache(memory),
+            *_database(memory),
+        ]
 
     def add(self, metrics: Iterable[Metric]) -> None:
         self._state += metrics
@@ -82,6 +87,19 @@ def _models(memory: Memory) -> Iterator[Metric]:
         "Tokens that no batch has yet.",
         ("model", "queue"),
         [(labels, tokens) for labels, (_requests, tokens) in waiting.items()],
+    )
+
+
+def _query_cache(memory: Memory) -> Iterator[Metric]:
+    kept = memory.query_vectors
+    yield _gauge(
+        "memoryd_query_cache_entries", "Vectors of queries that are kept.", (), [((), len(kept))]
+    )
+    yield _gauge(
+        "memoryd_query_cache_bytes",
+        "What the vectors of queries that are kept take, with their texts.",
+        (),
+        [((), kept.size_bytes)],
     )
 
 

@@ -84,6 +84,7 @@ _TAGS = {
     "job_events": "Jobs",
     "jobs": "Jobs",
     "search": "Search",
+    "facets": "Search",
     "health": "Operating",
     "metrics": "Operating",
     "openapi": "Operating",

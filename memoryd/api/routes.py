@@ -16,6 +16,7 @@ from memoryd.api import (
     document_bodies,
     documents,
     errors,
+    facets,
     generations,
     health,
     job_events,
@@ -34,6 +35,8 @@ from memoryd.api import (
     openai_models,
     openapi,
     search,
+    search_answers,
+    search_bodies,
     stored_documents,
     tei,
     transfer,
@@ -144,9 +147,17 @@ ROUTES = [
 
     # Search
     _own("POST", _COLLECTION + "/search", search.search,
-         body=search.SearchBody, answer=search.SearchAnswer),
+         body=search_bodies.SearchBody, answer=search_answers.SearchAnswer),
     _own("GET", _COLLECTION + "/search", search.search_by_query_string,
-         query=search.SearchQuery, answer=search.SearchAnswer, errors=(413, 501)),
+         query=search_bodies.SearchQuery, answer=search_answers.SearchAnswer, errors=(413, 501)),
+    _own("POST", _COLLECTION + "/search/batch", search.search_batch,
+         body=search_bodies.BatchBody, answer=search_answers.BatchAnswer),
+    _own("POST", "/v1/search", search.search_several,
+         body=search_bodies.SeveralBody, answer=search_answers.SeveralAnswer),
+    _own("POST", _COLLECTION + "/count", facets.count,
+         body=facets.CountBody, answer=facets.CountAnswer),
+    _own("POST", _COLLECTION + "/facets", facets.show_facets,
+         body=facets.FacetsBody, answer=facets.FacetsAnswer),
 
     # Ollama
     _ollama("POST", "/api/embed", ollama.embed, uses_model=True,

@@ -1,194 +1,110 @@
 """Routes of search."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import numpy as np
 from aiohttp import web
-from pydantic import Discriminator, Field, Tag
-from typing_extensions import TypedDict
 
 from memoryd.api import limits
-from memoryd.api.bodies import ALTERNATIVE, Body, parse, read_json
-from memoryd.api.collections import find
+from memoryd.api.bodies import parse, read_json
+from memoryd.api.collections import find, find_named
 from memoryd.api.errors import json_response
-from memoryd.api.fields import NotBlank, Numbers
-from memoryd.api.queries import Query as QueryString
-from memoryd.api.queries import Whole, read_query
+from memoryd.api.queries import read_query
+from memoryd.api.search_answers import BatchAnswer, search_answer, several_answer
+from memoryd.api.search_bodies import (
+    BatchBody,
+    SearchBody,
+    SearchQuery,
+    SeveralBody,
+    StoredChunkBody,
+    StoredDocumentBody,
+)
 from memoryd.api.state import MEMORY
-from memoryd.api.stored_documents import ChunkPlace, place_of
 from memoryd.documents.types import Collection
-from memoryd.errors import InvalidInputError, TooLargeError
-from memoryd.memory.search import FoundChunk, Query, Result, Results
+from memoryd.errors import InvalidInputError, NotFoundError, TooLargeError
+from memoryd.memory.federation import search_several as run_several
 from memoryd.memory.search import search as run_search
-from memoryd.vectors.types import Vector
-
-
-class VectorQuery(Body):
-    """A vector to search with."""
-
-    vector: list[float] = Field(min_length=1, max_length=limits.VECTOR_DIMENSIONS)
-
-
-class WithBody(Body):
-    """What results carry beside ids and scores."""
-
-    text: bool = True
-    metadata: bool = True
-    vector: bool = False
-
-
-def _kind_of_query(value: Any) -> str:
-    return f"{ALTERNATIVE}vector" if isinstance(value, dict) else f"{ALTERNATIVE}text"
-
-
-class SearchBody(Body):
-    """What to look for."""
-
-    query: Annotated[
-        Annotated[NotBlank, Tag(f"{ALTERNATIVE}text")]
-        | Annotated[VectorQuery, Tag(f"{ALTERNATIVE}vector")],
-        Discriminator(_kind_of_query),
-    ]
-    mode: Literal["dense"] = "dense"
-    limit: int = Field(10, ge=1, le=limits.SEARCH_LIMIT)
-    offset: int = Field(0, ge=0)
-    score_threshold: float | None = Field(None, ge=-1, le=1)
-    group_by: Literal["document"] | None = "document"
-    group_size: int = Field(3, ge=1, le=limits.GROUP_SIZE)
-    instruction: NotBlank | None = None
-    with_: WithBody = Field(default_factory=WithBody, alias="with")
-
-
-class SearchQuery(QueryString):
-    """What to look for, in a query string."""
-
-    q: NotBlank = Field(description="What to look for.")
-    limit: Whole = Field(10, ge=1, le=limits.SEARCH_LIMIT)
-    offset: Whole = Field(0, ge=0, le=limits.SEARCH_DEPTH)
-    mode: Literal["dense"] = "dense"
-
-
-class FoundDocument(TypedDict):
-    """The document of a result."""
-
-    id: str
-    title: str
-    metadata: NotRequired[dict[str, Any]]
-    tags: NotRequired[list[str]]
-
-
-class FoundChunkAnswer(ChunkPlace):
-    """A chunk that was found; higher is better."""
-
-    score: float
-    cosine: float
-    text: NotRequired[str]
-    vector: NotRequired[Numbers]
-
-
-class ResultAnswer(TypedDict):
-    """A document that was found, its best chunks first."""
-
-    document: FoundDocument
-    score: float
-    chunks: list[FoundChunkAnswer]
-
-
-class SearchPlan(TypedDict):
-    """How it was searched."""
-
-    dense: Literal["exact"]
-    lexical: None
-
-
-class SearchAnswer(TypedDict):
-    """What was found, the best first."""
-
-    results: list[ResultAnswer]
-    score_type: Literal["cosine"]
-    model: str
-    plan: SearchPlan
-    took_ms: float
-    next_offset: int | None
+from memoryd.memory.search_batches import search_batch as run_batch
 
 
 async def search(request: web.Request) -> web.Response:
-    """Find the documents whose chunks are nearest to a text or a vector."""
-    return await _search(request, parse(SearchBody, await read_json(request)))
+    """Find the documents whose chunks match a query best."""
+    collection = await find(request)
+    return await _search(request, collection, parse(SearchBody, await read_json(request)))
 
 
 async def search_by_query_string(request: web.Request) -> web.Response:
-    """Find the documents whose chunks are nearest to a text."""
-    query = read_query(request, SearchQuery)
-    fields = query.model_dump(exclude={"q"}) | {"query": query.q}
-    return await _search(request, parse(SearchBody, fields))
-
-
-async def _search(request: web.Request, body: SearchBody) -> web.Response:
-    if body.offset + body.limit > limits.SEARCH_DEPTH:
-        raise TooLargeError(f"offset + limit can be {limits.SEARCH_DEPTH} at most", "offset")
-    if body.instruction and isinstance(body.query, VectorQuery):
-        raise InvalidInputError("instruction goes with a query that is text", "instruction")
+    """Find the documents whose chunks match a text best."""
     collection = await find(request)
-    query = Query(
-        text=body.query if isinstance(body.query, str) else "",
-        vector=_vector(collection, body.query) if isinstance(body.query, VectorQuery) else None,
-        limit=body.limit,
-        offset=body.offset,
-        score_threshold=body.score_threshold,
-        group_size=body.group_size if body.group_by else None,
-        with_vectors=body.with_.vector,
-        instruction=body.instruction,
-    )
-    results = await run_search(request.app[MEMORY], collection, query)
-    return json_response(_answer(results, body.with_))
+    body = parse(SearchBody, read_query(request, SearchQuery).fields())
+    return await _search(request, collection, body)
 
 
-def _vector(collection: Collection, query: VectorQuery) -> Vector:
-    vector = np.asarray(query.vector, dtype=np.float64)
-    if len(vector) != collection.dimensions:
+async def _search(request: web.Request, collection: Collection, body: SearchBody) -> web.Response:
+    results = await run_search(request.app[MEMORY], collection, body.to_query())
+    return json_response(search_answer(results, body))
+
+
+async def search_batch(request: web.Request) -> web.Response:
+    """Answer several searches of a collection; one that is wrong fails all, by its number."""
+    collection = await find(request)
+    searches = parse(BatchBody, await read_json(request)).searches
+    queries = [body.to_query(f"searches[{at}].") for at, body in enumerate(searches)]
+    found = await run_batch(request.app[MEMORY], collection, queries)
+    answer: BatchAnswer = {
+        "results": [
+            search_answer(results, body) for results, body in zip(found, searches, strict=True)
+        ]
+    }
+    return json_response(answer)
+
+
+async def search_several(request: web.Request) -> web.Response:
+    """Find what matches a query best in several collections, by its rank in each.
+
+    The collections may have different models, so scores of one say nothing beside those of
+    another. The n-th result of each has the score 1 / (k + n), and of equal ones those of the
+    collection that is named first come first.
+    """
+    body = parse(SeveralBody, await read_json(request))
+    collections = await _find_all(request, body)
+    _check_several(body)
+    found = await run_several(request.app[MEMORY], collections, body.to_query())
+    return json_response(several_answer(found, body))
+
+
+async def _find_all(request: web.Request, body: SeveralBody) -> dict[str, Collection]:
+    """Return the collections by the names that they were asked by, in their order."""
+    found: dict[str, Collection] = {}
+    for at, name in enumerate(body.collections):
+        param = f"collections[{at}]"
+        with _naming(param):
+            collection = await find_named(request, name)
+        if any(other.number == collection.number for other in found.values()):
+            raise InvalidInputError(f"{param}: {name!r} is a collection that is named twice", param)
+        found[name] = collection
+    return found
+
+
+@contextmanager
+def _naming(param: str) -> Iterator[None]:
+    try:
+        yield
+    except NotFoundError as error:
+        error.param = param
+        raise
+
+
+def _check_several(body: SeveralBody) -> None:
+    if isinstance(body.query, StoredDocumentBody | StoredChunkBody):
         raise InvalidInputError(
-            f"query.vector has {len(vector)} numbers, the collection {collection.dimensions}",
-            "query.vector",
+            "query: what is stored in one collection can't be looked for in several: search by a "
+            "text or a vector",
+            "query",
         )
-    if not np.isfinite(vector).all() or not vector.any():
-        raise InvalidInputError("query.vector must be finite and not zero", "query.vector")
-    # A cosine doesn't ask for the length, but a column of half precision has little range.
-    vector /= np.abs(vector).max()
-    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
-
-
-def _answer(results: Results, wanted: WithBody) -> SearchAnswer:
-    return {
-        "results": [_result_answer(result, wanted) for result in results.results],
-        "score_type": "cosine",
-        "model": results.model,
-        "plan": {"dense": "exact", "lexical": None},
-        "took_ms": round(results.took_ms, 3),
-        "next_offset": results.next_offset,
-    }
-
-
-def _result_answer(result: Result, wanted: WithBody) -> ResultAnswer:
-    document: FoundDocument = {"id": result.document.id, "title": result.document.title}
-    if wanted.metadata:
-        document["metadata"] = result.document.metadata
-        document["tags"] = result.document.tags
-    return {
-        "document": document,
-        "score": result.score,
-        "chunks": [_chunk_answer(found, wanted) for found in result.chunks],
-    }
-
-
-def _chunk_answer(found: FoundChunk, wanted: WithBody) -> FoundChunkAnswer:
-    chunk: FoundChunkAnswer = {
-        **place_of(found.chunk),  # type: ignore[typeddict-item] # it has no text and no vector
-        "score": found.cosine,
-        "cosine": found.cosine,
-    }
-    if wanted.text:
-        chunk["text"] = found.chunk.text
-    if wanted.vector:
-        chunk["vector"] = found.vector
-    return chunk
+    if body.offset + body.limit > limits.SEVERAL_DEPTH:
+        raise TooLargeError(
+            f"offset: offset + limit can be {limits.SEVERAL_DEPTH} at most over several "
+            "collections",
+            "offset",
+        )

@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import orjson
 from aiohttp import web
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from memoryd.api import limits
@@ -14,19 +13,17 @@ from memoryd.api.bodies import Body, parse, read_json
 from memoryd.api.collections import find
 from memoryd.api.errors import ErrorObject, error_object, json_response
 from memoryd.api.fields import Cursor, ExpiryTime, Metadata, Tag, Time, write_time
+from memoryd.api.filters import FilterObject, load_filter, read_filter
 from memoryd.api.paging import PageQuery
 from memoryd.api.queries import read_query, read_version
 from memoryd.api.state import MEMORY
-from memoryd.documents.filters import Filter, parse_filter
+from memoryd.documents.filters import parse_filter
 from memoryd.documents.merging import merge_patch
 from memoryd.documents.types import Document, StoredChunk
-from memoryd.errors import InvalidInputError, rebuild_error
+from memoryd.errors import rebuild_error
 from memoryd.memory.documents import delete_document, delete_matching, patch_document
 from memoryd.storage import chunks
 from memoryd.storage import documents as storage
-
-# Checked by `parse_filter`, which names the place of what is wrong.
-FilterObject = Annotated[Any, WithJsonSchema({"type": "object"})]
 
 
 class DocumentPatchBody(Body):
@@ -58,16 +55,6 @@ class DocumentsQuery(PageQuery):
     """Which documents are listed."""
 
     filter: str | None = Field(None, description="A filter of documents, as JSON.")
-
-    def read_filter(self) -> Filter | None:
-        """Return the filter, or raise InvalidInputError."""
-        if self.filter is None:
-            return None
-        try:
-            value = orjson.loads(self.filter)
-        except orjson.JSONDecodeError as error:
-            raise InvalidInputError(f"filter: is not JSON: {error}", "filter") from error
-        return parse_filter(value)
 
 
 class DocumentAnswer(TypedDict):
@@ -145,7 +132,7 @@ class DocumentsDeletedAnswer(TypedDict):
 async def list_(request: web.Request) -> web.Response:
     """List the documents, without their texts."""
     query = read_query(request, DocumentsQuery)
-    wanted = query.read_filter()
+    wanted = read_filter(load_filter(query.filter))
     found = await storage.list_documents(
         request.app[MEMORY].database,
         await find(request),

@@ -3,12 +3,13 @@
 A vector store is the collection of that name, a file one of its documents.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import orjson
 from aiohttp import web
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema
 from typing_extensions import TypedDict
 
 from memoryd.api.bodies import ALTERNATIVE, PeerBody, read_peer_body
@@ -16,11 +17,42 @@ from memoryd.api.collections import find
 from memoryd.api.errors import json_response
 from memoryd.api.fields import NotBlank
 from memoryd.api.state import MEMORY
-from memoryd.errors import InvalidInputError
-from memoryd.memory.search import Result, search_chunks
+from memoryd.documents.filters import parse_filter
+from memoryd.memory.queries import Result
+from memoryd.memory.search import search_chunks
 
 _MAX_QUERIES = 100
 _USUAL_RESULTS = 10
+_KINDS_OF_FILTERS = {
+    **dict.fromkeys(("eq", "ne"), "equality"),
+    **dict.fromkeys(("gt", "gte", "lt", "lte"), "order"),
+    **dict.fromkeys(("in", "nin"), "list"),
+    **dict.fromkeys(("and", "or"), "compound"),
+}
+
+
+def _check_scalar(value: Any) -> Any:
+    if not isinstance(value, str | int | float):
+        raise ValueError("must be a text, a number, true or false")  # noqa: TRY004 - pydantic's
+    return value
+
+
+def _check_ordered(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("must be a text or a number")  # noqa: TRY004 - pydantic's
+    return value
+
+
+AttributeKey = Annotated[str, Field(min_length=1)]
+# As they are: a number that becomes a float, as unions make them, may be another one.
+Scalar = Annotated[
+    Any,
+    AfterValidator(_check_scalar),
+    WithJsonSchema({"type": ["string", "number", "boolean"]}),
+]
+Ordered = Annotated[
+    Any, AfterValidator(_check_ordered), WithJsonSchema({"type": ["string", "number"]})
+]
 
 
 def _kind_of_query(value: Any) -> str:
@@ -32,6 +64,53 @@ class RankingOptions(PeerBody):
 
     ranker: Literal["none", "auto", "default-2024-11-15"] | None = None
     score_threshold: Annotated[float | None, Field(ge=0, le=1)] = None
+
+
+class EqualityFilter(PeerBody):
+    """What an attribute is, or isn't."""
+
+    type: Literal["eq", "ne"]
+    key: AttributeKey
+    value: Scalar
+
+
+class OrderFilter(PeerBody):
+    """How an attribute compares with a number, or with a text by code point."""
+
+    type: Literal["gt", "gte", "lt", "lte"]
+    key: AttributeKey
+    value: Ordered
+
+
+class ListFilter(PeerBody):
+    """Which values an attribute has one of, or none of."""
+
+    type: Literal["in", "nin"]
+    key: AttributeKey
+    value: list[Scalar]
+
+
+class CompoundFilter(PeerBody):
+    """Filters that must hold all together, or of which one must."""
+
+    type: Literal["and", "or"]
+    filters: list["AttributeFilter"] = Field(min_length=1)
+
+
+def _kind_of_filter(value: Any) -> str:
+    type_ = value.get("type") if isinstance(value, dict) else None
+    kind = _KINDS_OF_FILTERS.get(type_, "equality") if isinstance(type_, str) else "equality"
+    return f"{ALTERNATIVE}{kind}"
+
+
+AttributeFilter = Annotated[
+    Annotated[EqualityFilter, Tag(f"{ALTERNATIVE}equality")]
+    | Annotated[OrderFilter, Tag(f"{ALTERNATIVE}order")]
+    | Annotated[ListFilter, Tag(f"{ALTERNATIVE}list")]
+    | Annotated[CompoundFilter, Tag(f"{ALTERNATIVE}compound")],
+    Discriminator(_kind_of_filter),
+]
+"""OpenAI's filters; the keys of attributes are those of the metadata, dots and all."""
 
 
 class SearchBody(PeerBody):
@@ -48,7 +127,7 @@ class SearchBody(PeerBody):
     ]
     max_num_results: Annotated[int | None, Field(ge=1, le=50)] = None
     ranking_options: RankingOptions | None = None
-    filters: dict[str, Any] | None = None
+    filters: AttributeFilter | None = None
     rewrite_query: bool | None = None
     """Taken, and not done: memoryd has no model that could. `search_query` tells it."""
 
@@ -83,10 +162,6 @@ class FoundPage(TypedDict):
 async def search(request: web.Request) -> web.Response:
     """Search a collection for the chunks that are nearest to a query, or to any of several."""
     body = await read_peer_body(request, SearchBody)
-    if body.filters:
-        raise InvalidInputError(
-            "filters: a search by attributes is not served yet: leave filters out", "filters"
-        )
     texts = [body.query] if isinstance(body.query, str) else body.query
     collection = await find(request)
     ranking = body.ranking_options or RankingOptions()
@@ -97,6 +172,7 @@ async def search(request: web.Request) -> web.Response:
         limit=body.max_num_results or _USUAL_RESULTS,
         # Scores below 0 are told as 0, which a threshold of 0 lets pass.
         score_threshold=ranking.score_threshold or None,
+        wanted=parse_filter(_as_own(body.filters), at="filters") if body.filters else None,
     )
     page: FoundPage = {
         "object": "vector_store.search_results.page",
@@ -106,6 +182,14 @@ async def search(request: web.Request) -> web.Response:
         "next_page": None,
     }
     return json_response(page)
+
+
+def _as_own(asked: AttributeFilter) -> dict[str, Any]:
+    """Return the filter as memoryd's own say it."""
+    if isinstance(asked, CompoundFilter):
+        return {asked.type: list(map(_as_own, asked.filters))}
+    key = re.sub(r"[.\\]", r"\\\g<0>", asked.key)
+    return {"field": f"metadata.{key}", asked.type: asked.value}
 
 
 def _as_json(result: Result) -> FoundFile:

@@ -280,5 +280,21 @@ def _tell(collection: dict[str, Any], *, json: bool) -> None:
         f"chunks of {chunking['max_tokens']} tokens, {chunking['overlap_tokens']} of them shared,"
         f" cut as {chunking['format']}; {collection['language']}"
     )
+    typer.echo(_tell_index(collection["index"]))
     if collection["metadata"]:
         print_json(collection["metadata"])
+
+
+def _tell_index(index: dict[str, Any]) -> str:
+    dense, lexical, fields = index["dense"], index["lexical"], index["fields"]
+    told = [f"vectors: {dense['type']}"]
+    if dense["m"]:
+        told.append(f"m {dense['m']}, ef_construction {dense['ef_construction']}")
+    if dense["status"] == "building":
+        done = "" if dense["progress"] is None else f", {100 * dense['progress']:.0f} % done"
+        told.append(f"being built{done}")
+    if lexical["status"] == "building":
+        told.append("words are being indexed")
+    if fields:
+        told.append(f"fields: {', '.join(fields)}")
+    return "; ".join(told)

@@ -180,7 +180,7 @@ def _conditions(asked: dict[str, Any], at: str, numbers: Iterator[int]) -> list[
         raise TooLargeError(f"{at}: a filter can have {MAX_CONDITIONS} conditions at most", at)
     if "field" not in asked:
         raise MissingFieldError(f"{at}.field is required beside {operators[0]}", f"{at}.field")
-    field = _parse_field(asked["field"], f"{at}.field")
+    field = parse_field(asked["field"], f"{at}.field")
     if not operators:
         raise MissingFieldError(f"{at}: field needs one of {', '.join(_OPERATORS)}", at)
     return [_condition(field, key, asked[key], f"{at}.{key}") for key in operators]
@@ -196,7 +196,12 @@ def _check_operator(key: str, at: str) -> None:
     )
 
 
-def _parse_field(value: Any, at: str) -> OwnField | MetadataField:
+def parse_field(value: Any, at: str) -> OwnField | MetadataField:
+    """Return the field that a path names.
+
+    Raises InvalidInputError where it is no path, TooLargeError where it has too many keys; `at`
+    is where it stands in the request.
+    """
     path = _string(value, at)
     own = next((name for name in _OF_OWN if name == path), None)
     if own is not None:

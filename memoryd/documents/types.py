@@ -17,6 +17,7 @@ ChunkFormat = Literal["auto", "text", "markdown", "code"]
 Role = Literal["active", "building", "previous"]
 Status = Literal["stored", "unchanged", "updated", "replaced", "skipped", "failed", "queued"]
 OnConflict = Literal["replace", "skip", "error"]
+FieldType = Literal["number", "string"]
 
 _HASH_BYTES = 16
 
@@ -37,6 +38,29 @@ class Chunking:
 
 
 @dataclass(frozen=True)
+class IndexSettings:
+    """Say what a collection's index of vectors should be; None: as memoryd finds right.
+
+    `m` and `ef_construction` are those of HNSW: edges per node, and how thoroughly it is built.
+    """
+
+    type: Literal["auto", "exact", "hnsw"] = "auto"
+    m: int | None = None
+    ef_construction: int | None = None
+
+
+@dataclass(frozen=True)
+class DenseIndex:
+    """Be the index that finds the nearest vectors of a generation."""
+
+    type: Literal["hnsw", "binary"]
+    """`binary` has the signs of the numbers alone: what it finds is ranked by the vectors."""
+    name: str
+    m: int
+    ef_construction: int
+
+
+@dataclass(frozen=True)
 class Generation:
     """Be one way in which all documents of a collection are chunked and embedded."""
 
@@ -48,6 +72,10 @@ class Generation:
     chunking: Chunking
     instruction: str | None = None
     """What queries are for, where the model takes that and a query doesn't say."""
+    dense_index: DenseIndex | None = field(default=None, compare=False)
+    """None: there is none, or none yet, and all vectors are read."""
+    lexical_state: Literal["ready", "building"] = field(default="ready", compare=False)
+    """Like the index, this comes and goes, and the generation is the same."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +90,9 @@ class Collection:
     updated_at: datetime
     generations: tuple[Generation, ...]
     """All that exist, by number: what is written goes into each."""
+    index_settings: IndexSettings = IndexSettings()
+    indexed_fields: dict[str, FieldType] = field(default_factory=dict)
+    """Paths of metadata that have an index for comparisons."""
 
     @cached_property
     def active(self) -> Generation:

@@ -1,15 +1,24 @@
 """Make, describe, rename and delete collections."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from memoryd.documents.types import Chunking, Collection, Precision
+from memoryd.documents.indexed_fields import validate_fields
+from memoryd.documents.types import (
+    Chunking,
+    Collection,
+    DenseIndex,
+    FieldType,
+    IndexSettings,
+    Precision,
+)
 from memoryd.embeddings.model import EmbeddingModel
 from memoryd.errors import ConflictError, InvalidInputError, NotFoundError
 from memoryd.memory.state import Memory
 from memoryd.storage import collections as storage
+from memoryd.storage.vector_indexes import M, expected_index
 
 DEFAULT = "default"
 
@@ -23,6 +32,8 @@ class Described:
     collection: Collection
     counts: storage.Counts
     aliases: list[str]
+    expected_index: DenseIndex | None
+    """The index over vectors that it should have."""
 
 
 async def create_collection(
@@ -35,12 +46,15 @@ async def create_collection(
     chunking: Chunking | None = None,
     language: str = "english",
     metadata: dict[str, Any] | None = None,
+    index_settings: IndexSettings | None = None,
+    indexed_fields: Mapping[str, FieldType] | None = None,
 ) -> Described:
     """Make a collection for `model` (else the setting's), loading it to know its width.
 
-    Raises ModelNotFoundError, InvalidInputError for what the model can't do, ConflictError where
-    the name is taken.
+    Raises ModelNotFoundError, InvalidInputError for what the model or an index can't do,
+    ConflictError where the name is taken.
     """
+    check_index(index_settings, indexed_fields)
     async with memory.engine.using(model or memory.settings.model) as loaded:
         check_gives_vectors(loaded)
     check_dimensions(loaded, dimensions)
@@ -55,8 +69,22 @@ async def create_collection(
         chunking=chunking,
         language=language,
         metadata=metadata or {},
+        index_settings=index_settings,
+        indexed_fields=indexed_fields,
     )
+    memory.runner.wake()
     return await describe(memory, collection)
+
+
+def check_index(settings: IndexSettings | None, fields: Mapping[str, FieldType] | None) -> None:
+    """Raise InvalidInputError for settings that no index has, and what `validate_fields` raises."""
+    m = (settings and settings.m) or M
+    if settings and settings.ef_construction and settings.ef_construction < 2 * m:
+        raise InvalidInputError(
+            f"index.dense.ef_construction: must be twice m ({m}) at least",
+            "index.dense.ef_construction",
+        )
+    validate_fields(fields or {})
 
 
 def check_gives_vectors(model: EmbeddingModel) -> None:
@@ -103,7 +131,10 @@ async def ensure_default(memory: Memory) -> None:
 async def describe(memory: Memory, collection: Collection) -> Described:
     """Return a collection with what it holds; raise NotFoundError where it has been deleted."""
     counts = await storage.count_contents(memory.database, collection)
-    return Described(collection, counts, await storage.list_aliases(memory.database, collection))
+    aliases = await storage.list_aliases(memory.database, collection)
+    threshold = memory.settings.hnsw_threshold
+    index = expected_index(collection, collection.active, counts.chunks, threshold)
+    return Described(collection, counts, aliases, index)
 
 
 async def describe_all(memory: Memory, collections: Sequence[Collection]) -> list[Described]:
@@ -122,8 +153,15 @@ async def update_collection(
     name: str | None = None,
     language: str | None = None,
     metadata: dict[str, Any] | None = None,
+    index_settings: Mapping[str, Any] | None = None,
+    indexed_fields: Mapping[str, FieldType] | None = None,
 ) -> Described:
-    """Change what is given of a collection; `default` keeps its name."""
+    """Change what is given of a collection; `default` keeps its name.
+
+    Of `index_settings` what isn't named stays. A job makes the indexes.
+    """
+    settings = replace(collection.index_settings, **index_settings) if index_settings else None
+    check_index(settings, indexed_fields)
     if collection.name == DEFAULT and name not in (None, DEFAULT):
         raise ConflictError("the collection 'default' keeps its name", "name")
     updated = await storage.update_collection(
@@ -132,7 +170,10 @@ async def update_collection(
         name=name,
         language=language,
         metadata=metadata,
+        index_settings=settings,
+        indexed_fields=indexed_fields,
     )
+    memory.runner.wake()
     return await describe(memory, updated)
 
 

@@ -92,6 +92,7 @@ async def delete_document(
         current = await documents.lock_document(connection, collection, external_id, version)
         await documents.delete_documents(connection, collection, [current.number])
         await drafts.drop_drafts(connection, collection, [current.number])
+    memory.statistics.note(collection.number)
 
 
 async def delete_matching(memory: Memory, collection: Collection, wanted: Filter) -> int:
@@ -119,5 +120,6 @@ async def _delete_matching(memory: Memory, collection: Collection, wanted: Filte
             )
             await documents.delete_documents(connection, collection, batch)
             await drafts.drop_drafts(connection, collection, batch)
+        memory.statistics.note(collection.number)
         deleted += len(batch)
     return deleted

@@ -137,14 +137,21 @@ class Import:
         for attempt in range(_ATTEMPTS):
             collection = await self._find_collection()
             try:
-                async with self._memory.database.transaction() as connection:
-                    return await _store_batch(connection, collection, records)
+                return await self._write(collection, records)
             except (DatabaseUnavailableError, StoppingError):
                 raise
             except UnavailableError:
                 if attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("the last attempt returns or raises")
+
+    async def _write(
+        self, collection: Collection, records: Sequence[Record]
+    ) -> list[Outcome | None]:
+        async with self._memory.database.transaction() as connection:
+            outcomes = await _store_batch(connection, collection, records)
+        self._memory.statistics.note(collection.number)
+        return outcomes
 
     async def _find_collection(self) -> Collection:
         found = await collections.find_collection_by_number(

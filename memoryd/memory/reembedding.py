@@ -37,7 +37,8 @@ from memoryd.memory.collections import (
 )
 from memoryd.memory.job_runner import JobKind, Write
 from memoryd.memory.preparation import Prepared, prepare_in_thread
-from memoryd.memory.search import Query, search
+from memoryd.memory.queries import Query, TextQuery
+from memoryd.memory.search import search
 from memoryd.memory.state import Memory
 from memoryd.memory.storing import embed_chunks
 from memoryd.storage import collections, generations, job_claims, jobs, sources
@@ -406,6 +407,7 @@ async def _embed_batch(
             raise LostJobError
         written = await sources.write_missing(connection, build.collection, embeddings)
         await _save(build, connection, batch[-1].number if build.stage == "embedding" else 0)
+    build.memory.statistics.note(build.collection.number)
     return failures, len(embeddings) - written
 
 
@@ -487,7 +489,7 @@ async def _compare(build: _Build) -> list[float]:
     fractions = [numbers.random() for _ in range(_SAMPLED_QUERIES)]
     overlaps = []
     for text in await sources.sample_texts(memory.database, collection, fractions):
-        query = Query(text=_first_sentence(text), limit=_COMPARED, group_size=1)
+        query = Query((TextQuery(_first_sentence(text)),), "dense", limit=_COMPARED, group_size=1)
         before = await _find(memory, _searching(collection, collection.active), query)
         after = await _find(memory, _searching(collection, build.building), query)
         if before:

@@ -8,10 +8,11 @@ from memoryd.memory.stored_models import list_by_name
 from memoryd.vectors.types import Vectors
 
 
-async def choose_reranker(memory: Memory, name: str | None) -> str:
+async def choose_reranker(memory: Memory, name: str | None, param: str = "model") -> str:
     """Return `name`, else that of the only reranker that is here.
 
-    Raises ModelKindError where there is none, and MissingFieldError where there are several.
+    Raises ModelKindError where there is none, and MissingFieldError, naming `param`, where there
+    are several.
     """
     if name:
         return name
@@ -25,7 +26,7 @@ async def choose_reranker(memory: Memory, name: str | None) -> str:
             "the models directory"
         )
     if len(rerankers) > 1:
-        raise MissingFieldError(f"model is required: one of {', '.join(rerankers)}", "model")
+        raise MissingFieldError(f"{param} is required: one of {', '.join(rerankers)}", param)
     return rerankers[0]
 
 

@@ -16,6 +16,8 @@ from memoryd.memory.job_runner import JobRunner
 from memoryd.memory.keys import Keyring
 from memoryd.memory.model_jobs import ModelJobs
 from memoryd.memory.models import ModelLoader
+from memoryd.memory.query_vectors import QueryVectors
+from memoryd.memory.statistics import TermStatistics
 from memoryd.memory.worker import Worker
 from memoryd.parsers.pool import ParserPool
 from memoryd.storage.database import Database
@@ -51,12 +53,16 @@ class Memory:
     )
     model_jobs: ModelJobs = field(default_factory=ModelJobs)
     keys: Keyring = field(init=False)
+    query_vectors: QueryVectors = field(init=False)
+    statistics: TermStatistics = field(init=False)
     _background: BackgroundTasks = field(default_factory=BackgroundTasks)
     _held_requests: int = 0
     _held_bytes: int = 0
 
     def __post_init__(self) -> None:
         self.keys = Keyring(self.settings, self.database)
+        self.query_vectors = QueryVectors(self.settings.query_cache_bytes)
+        self.statistics = TermStatistics(self.database)
 
     @contextmanager
     def holding(self, body_bytes: int) -> Iterator[None]:
@@ -93,7 +99,7 @@ class Memory:
         self.is_stopping = True
         await self._background.cancel()  # nothing more is accepted for the worker
         await asyncio.gather(self.worker.stop(), self.runner.stop())
-        await asyncio.gather(self.model_jobs.stop(), self.keys.close())
+        await asyncio.gather(self.model_jobs.stop(), self.keys.close(), self.statistics.stop())
         await asyncio.to_thread(self.chunking_threads.shutdown, cancel_futures=True)
 
     def check_going_on(self) -> None:

@@ -127,6 +127,7 @@ async def _write_attributes(
             return None
         outcome = Outcome(current.id, "updated", version, current.chunk_count)
         await drafts.settle(connection, claim, outcome)
+    memory.statistics.note(collection.number)  # it may be in another language now
     return outcome
 
 
@@ -163,6 +164,7 @@ async def _swap(
             len(active.embedded),
         )
         await drafts.settle(connection, claim, outcome)
+    memory.statistics.note(collection.number)
     return outcome
 
 

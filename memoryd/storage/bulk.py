@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from memoryd.documents.records import Record
-from memoryd.documents.types import Collection, Document, Generation, Precision
+from memoryd.documents.types import Collection, Document, Precision
 from memoryd.errors import UnavailableError
 from memoryd.storage.database import Connection
 from memoryd.storage.documents import attributes_of, document_of
+from memoryd.storage.lexical_writing import SearchedChunk, insert_lexical
 from memoryd.storage.tables import chunk_table, collection_schema, vector_table
 from memoryd.vectors.types import Vectors
 
@@ -151,7 +152,7 @@ async def insert_records(
         )
     except asyncpg.UniqueViolationError as error:
         raise UnavailableError("others store the same documents just now: try again") from error
-    await _insert_chunks(connection, schema, collection.active, numbers, records)
+    await _insert_chunks(connection, collection, numbers, records)
 
 
 async def _take_numbers(connection: Connection, sequence: str, count: int) -> list[int]:
@@ -188,11 +189,11 @@ def _document_row(number: int, record: Record, draft_number: int, now: datetime)
 
 async def _insert_chunks(
     connection: Connection,
-    schema: str,
-    generation: Generation,
+    collection: Collection,
     documents: Sequence[int],
     records: Sequence[Record],
 ) -> None:
+    schema, generation = collection_schema(collection.number), collection.active
     owners = [
         document for document, record in zip(documents, records, strict=True) for _ in record.chunks
     ]
@@ -226,6 +227,12 @@ async def _insert_chunks(
         source=io.BytesIO(_copy_of_vectors(numbers, owners, vectors, generation.precision)),
         format="binary",
     )
+    drafts = [record.draft for record in records for _ in record.chunks]
+    searched = [
+        SearchedChunk(number, owner, draft.title, chunk.text, draft.language)
+        for number, owner, draft, chunk in zip(numbers, owners, drafts, chunks, strict=True)
+    ]
+    await insert_lexical(connection, collection.number, generation.number, searched)
 
 
 def _copy_of_vectors(

@@ -1,12 +1,20 @@
 """Collections and their aliases: rows in the shared schema, and a schema of each one's own."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import asyncpg
 
-from memoryd.documents.types import Chunking, Collection, Generation, Precision
+from memoryd.documents.types import (
+    Chunking,
+    Collection,
+    FieldType,
+    Generation,
+    IndexSettings,
+    Precision,
+)
 from memoryd.errors import ConflictError, NotFoundError, UnavailableError
 from memoryd.storage.database import Connection, Database
 from memoryd.storage.generations import (
@@ -14,9 +22,18 @@ from memoryd.storage.generations import (
     insert_generation,
     read_generation,
 )
+from memoryd.storage.index_jobs import JOB_TYPE, start_indexing
 from memoryd.storage.jobs import cancel_jobs_of
 from memoryd.storage.migrate import ADVISORY_LOCK, head, render_upgrade
-from memoryd.storage.tables import chunk_table, collection_schema, vector_table
+from memoryd.storage.tables import (
+    chunk_table,
+    collection_schema,
+    lexical_table,
+    term_change_table,
+    term_table,
+    vector_table,
+)
+from memoryd.storage.vector_indexes import cancel_indexing
 
 # Collections and aliases share their names, but no table: who gives one away holds this lock.
 _NAMES_LOCK = 0x6E616D65  # "name"
@@ -28,7 +45,8 @@ _DELETION_PAUSE_S = 0.1
 _DELETION_ATTEMPTS = 75
 
 _FIELDS = (
-    "c.id, c.name, c.language, c.metadata, c.created_at, c.updated_at,"
+    "c.id, c.name, c.language, c.metadata, c.created_at, c.updated_at, c.index_settings,"
+    " c.indexed_fields,"
     " (SELECT jsonb_agg(to_jsonb(g) - 'collection_id' ORDER BY g.number)"
     " FROM memoryd.generations g WHERE g.collection_id = c.id) AS generations"
 )
@@ -43,6 +61,10 @@ class Counts:
     bytes: int
     queued_jobs: int
     running_jobs: int
+    is_indexing: bool
+    """Whether a job makes indexes, or will."""
+    indexed_part: float | None
+    """How much of what that job does just now is done, in [0, 1]; None: it doesn't say yet."""
 
 
 async def create_collection(
@@ -55,6 +77,8 @@ async def create_collection(
     chunking: Chunking,
     language: str,
     metadata: dict[str, Any],
+    index_settings: IndexSettings | None = None,
+    indexed_fields: Mapping[str, FieldType] | None = None,
 ) -> Collection:
     """Make a collection and its schema; raise ConflictError where the name is taken."""
     async with database.transaction() as connection:
@@ -62,12 +86,14 @@ async def create_collection(
         await _require_free(connection, name)
         number = await connection.fetchval(
             "INSERT INTO memoryd.collections"
-            " (name, language, metadata, revision, created_at, updated_at)"
-            " VALUES ($1, $2, $3, $4, now(), now()) RETURNING id",
+            " (name, language, metadata, revision, index_settings, indexed_fields, created_at,"
+            " updated_at) VALUES ($1, $2, $3, $4, $5, $6, now(), now()) RETURNING id",
             name,
             language,
             metadata,
             head("collection"),
+            asdict(index_settings or IndexSettings()),
+            dict(indexed_fields or {}),
         )
         generation = Generation(1, "active", model, dimensions, precision, chunking)
         await insert_generation(connection, number, generation)
@@ -75,6 +101,8 @@ async def create_collection(
         await connection.execute(f"CREATE SCHEMA {schema};")
         await connection.execute(render_upgrade("collection", schema, None))
         await create_vector_table(connection, schema, generation)
+        if index_settings or indexed_fields:
+            await start_indexing(connection, number)
         collection = await _find(connection, name)
     assert collection is not None  # noqa: S101 - it was made above
     return collection
@@ -145,9 +173,12 @@ async def count_contents(database: Database, collection: Collection) -> Counts:
             " (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r'"
             f" AND relnamespace = '{schema}'::regnamespace) AS bytes,"
             " count(*) FILTER (WHERE status = 'queued') AS queued_jobs,"
-            " count(*) FILTER (WHERE status = 'running') AS running_jobs"
+            " count(*) FILTER (WHERE status = 'running') AS running_jobs,"
+            " coalesce(bool_or(type = $2), false) AS is_indexing,"
+            " max(done / nullif(total, 0)::float8) FILTER (WHERE type = $2) AS indexed_part"
             " FROM memoryd.jobs WHERE collection_id = $1 AND finished_at IS NULL",
             collection.number,
+            JOB_TYPE,
         )
     return Counts(**rows[0])
 
@@ -170,23 +201,63 @@ async def update_collection(
     name: str | None,
     language: str | None,
     metadata: dict[str, Any] | None,
+    index_settings: IndexSettings | None = None,
+    indexed_fields: Mapping[str, FieldType] | None = None,
 ) -> Collection:
-    """Write those that are not None; raise ConflictError where the name is taken."""
+    """Write those that are not None; raise ConflictError where the name is taken.
+
+    A job makes indexes what they should be, and writes lexemes again in another language.
+    """
     async with database.transaction() as connection:
         if name is not None and name != collection.name:
             await _require_free(connection, name)
+        before = await connection.fetchval(
+            "SELECT language FROM memoryd.collections WHERE id = $1 FOR UPDATE", collection.number
+        )
+        is_translated = language not in (None, before)
+        if is_translated:
+            await _require_lexemes(connection, collection.number)
         row = await connection.fetchrow(
             "UPDATE memoryd.collections c SET name = coalesce($2, name),"
             " language = coalesce($3, language), metadata = coalesce($4, metadata),"
+            " index_settings = coalesce($5, index_settings),"
+            " indexed_fields = coalesce($6, indexed_fields),"
             f" updated_at = now() WHERE id = $1 RETURNING {_FIELDS}",
             collection.number,
             name,
             language,
             metadata,
+            asdict(index_settings) if index_settings else None,
+            None if indexed_fields is None else dict(indexed_fields),
         )
-    if row is None:
-        raise _not_found(collection.name)
+        if row is None:
+            raise _not_found(collection.name)
+        if is_translated or index_settings or indexed_fields is not None:
+            await start_indexing(connection, collection.number)
     return _collection(row)
+
+
+async def _require_lexemes(connection: Connection, number: int) -> None:
+    """Say of all generations that their lexemes are to be written again."""
+    await connection.execute(
+        "UPDATE memoryd.generations SET lexical_state = 'building' WHERE collection_id = $1", number
+    )
+
+
+async def note_lexical_ready(
+    connection: Connection, collection: Collection, generation: Generation
+) -> None:
+    """Say that a generation's lexemes are written, unless the language was changed meanwhile."""
+    language = await connection.fetchval(
+        "SELECT language FROM memoryd.collections WHERE id = $1 FOR SHARE", collection.number
+    )
+    if language == collection.language:
+        await connection.execute(
+            "UPDATE memoryd.generations SET lexical_state = 'ready'"
+            " WHERE collection_id = $1 AND number = $2",
+            collection.number,
+            generation.number,
+        )
 
 
 async def move_alias(database: Database, collection: Collection, alias: str) -> None:
@@ -224,17 +295,19 @@ async def list_aliases(database: Database, collection: Collection) -> list[str]:
     return [row["alias"] for row in rows]
 
 
-async def keep(connection: Connection, collection: Collection) -> None:
-    """Keep a collection from being deleted until the transaction ends, or raise NotFoundError.
+def keep(collection: Collection) -> str:
+    """Return the statement that keeps a collection from being deleted in its transaction's time.
 
-    Locks its tables in the order in which a deletion does: else each could wait for the other.
+    It locks the tables in the order in which a deletion does: else each could wait for the other.
+    It fails with NotFoundError where the collection has been deleted.
     """
     schema = collection_schema(collection.number)
     number = collection.active.number
-    await connection.execute(
-        f"LOCK TABLE {schema}.documents, {schema}.{chunk_table(number)},"
-        f" {schema}.{vector_table(number)} IN ACCESS SHARE MODE"
+    tables = (
+        *("documents", chunk_table(number), vector_table(number), lexical_table(number)),
+        *(term_table(number), term_change_table(number)),
     )
+    return f"LOCK TABLE {', '.join(f'{schema}.{table}' for table in tables)} IN ACCESS SHARE MODE"
 
 
 async def delete_collection(database: Database, collection: Collection) -> None:
@@ -246,6 +319,7 @@ async def delete_collection(database: Database, collection: Collection) -> None:
     """
     async with database.connection() as connection:
         for _ in range(_DELETION_ATTEMPTS):
+            await cancel_indexing(connection, collection.number)
             try:
                 async with connection.transaction():
                     await _delete_collection(connection, collection)
@@ -277,5 +351,7 @@ def _collection(row: asyncpg.Record) -> Collection:
         metadata=row["metadata"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        index_settings=IndexSettings(**row["index_settings"]),
+        indexed_fields=row["indexed_fields"],
         generations=tuple(read_generation(each) for each in row["generations"]),
     )

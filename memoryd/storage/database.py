@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,9 @@ __all__ = [
     "prepare_database",
     "translated",
 ]
+
+INDEXER = "memoryd indexing"
+"""The application name of connections that make indexes, by which others find and cancel them."""
 
 _REQUIRED_POSTGRES = 160_000
 _REQUIRED_PGVECTOR = (0, 8, 4)
@@ -131,13 +134,19 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Connection]:
-        """Lend a connection whose statements all see the database as it is now."""
-        async with (
-            self.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            yield connection
+    async def snapshot(self, *opening: str) -> AsyncIterator[Connection]:
+        """Lend a connection whose statements all see the database as it is now.
+
+        `opening` are statements without arguments to begin with; they cost no way of their own.
+        """
+        async with self.connection() as connection:
+            begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+            try:
+                await connection.execute("; ".join((begin, *opening)))
+                yield connection
+            finally:  # nothing was written; the pool rolls back what this can't
+                if not connection.is_closed():
+                    await connection.execute("COMMIT")
 
     @asynccontextmanager
     async def snapshot_apart(self) -> AsyncIterator[Connection]:
@@ -156,6 +165,30 @@ class Database:
                     yield connection
             finally:
                 connection.terminate()  # it waits for nothing, not even a database that hangs
+
+    @asynccontextmanager
+    async def connection_apart(self) -> AsyncIterator[Connection]:
+        """Lend a connection beside the pool whose statements take as long as they take.
+
+        They are for indexes, which are made concurrently and so in no transaction. Postgres ends
+        them soon after this process has died, or has left the block. It has no codecs.
+        """
+        settings = {
+            **self._settings,
+            "application_name": INDEXER,
+            "statement_timeout": "0",
+            "lock_timeout": "0",
+        }
+        with translated():
+            connection = await asyncpg.connect(
+                self._dsn, timeout=_ACQUIRE_TIMEOUT_S, server_settings=settings
+            )
+            try:
+                with suppress(asyncpg.InvalidParameterValueError):  # only Linux' Postgres has it
+                    await connection.execute("SET client_connection_check_interval = '1s'")
+                yield connection
+            finally:
+                connection.terminate()
 
     async def listen(self, channel: str, heard: Callable[[], None]) -> None:
         """Call `heard` at each notification of `channel`, over a connection beside the pool.

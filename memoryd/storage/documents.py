@@ -15,7 +15,8 @@ from memoryd.errors import ConflictError, NotFoundError
 from memoryd.storage.chunks import Embedding, insert_chunks, move_kept
 from memoryd.storage.database import Connection, Database
 from memoryd.storage.expiry import note_expiry
-from memoryd.storage.filters import compile_filter
+from memoryd.storage.filters import PLAN_FOR_ARGUMENTS, compile_filter
+from memoryd.storage.lexical_writing import delete_lexical, rewrite_lexical
 from memoryd.storage.tables import chunk_table, collection_schema
 
 
@@ -95,7 +96,7 @@ async def list_documents(
     arguments: list[Any] = [after]
     condition = _condition(wanted, arguments)
     schema = collection_schema(collection.number)
-    async with database.connection() as connection:
+    async with database.snapshot(PLAN_FOR_ARGUMENTS) as connection:
         rows = await connection.fetch(
             f"SELECT {attributes_of(collection)} FROM (SELECT * FROM {schema}.documents"
             f" WHERE id > $1 AND {condition} ORDER BY id LIMIT {limit:d}) AS d ORDER BY id",
@@ -112,7 +113,7 @@ async def count_documents(database: Database, collection: Collection, wanted: Fi
     """Return how many documents are `wanted`."""
     arguments: list[Any] = []
     condition = compile_filter(wanted, arguments)
-    async with database.connection() as connection:
+    async with database.snapshot(PLAN_FOR_ARGUMENTS) as connection:
         count: int = await connection.fetchval(
             f"SELECT count(*) FROM {collection_schema(collection.number)}.documents"
             f" WHERE {condition}",
@@ -147,6 +148,7 @@ async def lock_documents(
     """
     arguments: list[Any] = [after, until]
     condition = compile_filter(wanted, arguments)
+    await connection.execute(PLAN_FOR_ARGUMENTS)
     rows = await connection.fetch(
         f"SELECT id FROM {collection_schema(collection.number)}.documents"
         f" WHERE id > $1 AND id <= $2 AND {condition} ORDER BY id LIMIT {limit:d} FOR UPDATE",
@@ -190,6 +192,31 @@ async def find_documents(
     return {row["id"]: document_of(dict(row)) for row in rows}
 
 
+async def find_number(
+    connection: Connection, collection: Collection, external_id: str
+) -> int | None:
+    """Return the row of the document of that id, or None."""
+    number: int | None = await connection.fetchval(
+        f"SELECT id FROM {collection_schema(collection.number)}.documents WHERE external_id = $1",
+        external_id,
+    )
+    return number
+
+
+async def find_passing(
+    connection: Connection, collection: Collection, wanted: Filter, numbers: Sequence[int]
+) -> set[int]:
+    """Return those of the documents of these numbers that are `wanted`."""
+    arguments: list[Any] = [numbers]
+    condition = compile_filter(wanted, arguments)
+    rows = await connection.fetch(
+        f"SELECT id FROM {collection_schema(collection.number)}.documents"
+        f" WHERE id = ANY ($1) AND {condition}",
+        *arguments,
+    )
+    return {row["id"] for row in rows}
+
+
 async def find_document_by_number(
     database: Database, collection: Collection, number: int
 ) -> Document | None:
@@ -214,12 +241,12 @@ async def write_document(
     `embeddings` has one of each generation.
     """
     schema = collection_schema(collection.number)
-    written: int | None = await connection.fetchval(
+    written = await connection.fetchrow(
         f"UPDATE {schema}.documents SET version = version + 1, content_hash = $3, title = $4,"
         " text = $5, mime_type = $6, language = $7, metadata = $8, tags = $9, expires_at = $10,"
         " sections = $11, has_own_chunks = $12, last_draft = $13, error = NULL,"
         " updated_at = CASE WHEN version = 0 THEN created_at ELSE now() END"
-        " WHERE id = $1 AND version = $2 RETURNING version",
+        f" WHERE id = $1 AND version = $2 RETURNING {_written(schema)}",
         document_number,
         version,
         content_hash,
@@ -239,9 +266,17 @@ async def write_document(
     for embedding in embeddings:
         if version:
             await move_kept(connection, schema, document_number, embedding)
-        await insert_chunks(connection, schema, document_number, embedding)
+        await insert_chunks(connection, collection, document_number, draft, embedding)
+    if version and written["has_other_language"]:
+        await rewrite_lexical(connection, collection, [document_number])
     await note_expiry(connection, collection, [draft.expires_at])
-    return written
+    return int(written["version"])
+
+
+def _written(schema: str) -> str:
+    """Return what an UPDATE of the document `$1` tells; a subquery sees it as it was before."""
+    before = f"(SELECT language FROM {schema}.documents WHERE id = $1)"
+    return f"version, language IS DISTINCT FROM {before} AS has_other_language"
 
 
 async def write_attributes(
@@ -258,11 +293,12 @@ async def write_attributes(
     must not undo it.
     """
     schema = collection_schema(collection.number)
-    written: int | None = await connection.fetchval(
+    written = await connection.fetchrow(
         f"UPDATE {schema}.documents SET version = version + 1,"
         " mime_type = CASE WHEN $3 THEN $4 ELSE mime_type END, language = $5, metadata = $6,"
         f" tags = $7, expires_at = $8, last_draft = coalesce($9, {_next_draft(schema)}),"
-        " error = NULL, updated_at = now() WHERE id = $1 AND version = $2 RETURNING version",
+        " error = NULL, updated_at = now() WHERE id = $1 AND version = $2"
+        f" RETURNING {_written(schema)}",
         document_number,
         version,
         draft.file is None,
@@ -273,9 +309,12 @@ async def write_attributes(
         draft.expires_at,
         draft_number,
     )
-    if written is not None:
-        await note_expiry(connection, collection, [draft.expires_at])
-    return written
+    if written is None:
+        return None
+    if written["has_other_language"]:
+        await rewrite_lexical(connection, collection, [document_number])
+    await note_expiry(connection, collection, [draft.expires_at])
+    return int(written["version"])
 
 
 async def confirm(connection: Connection, collection: Collection, document_number: int) -> None:
@@ -342,7 +381,8 @@ async def lock_document(
 async def delete_documents(
     connection: Connection, collection: Collection, numbers: Sequence[int]
 ) -> None:
-    """Delete documents with their chunks and vectors; hold their rows' locks."""
+    """Delete documents with their chunks, vectors and lexemes; hold their rows' locks."""
+    await delete_lexical(connection, collection, numbers)
     await connection.execute(
         f"DELETE FROM {collection_schema(collection.number)}.documents WHERE id = ANY ($1)",
         numbers,

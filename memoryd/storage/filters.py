@@ -8,7 +8,10 @@ Every form is true or false, never NULL, so that NOT is right; and none casts a 
 that none can fail. Containment (`@>`) is used wherever it says exactly what is asked, since an
 index over the metadata (GIN, jsonb_path_ops) serves it: with a scalar or a list of scalars below
 keys of objects it does. (The exception of `[1] @> 1` is for outermost values alone:
-https://www.postgresql.org/docs/current/datatype-json.html#JSON-CONTAINMENT)
+https://www.postgresql.org/docs/current/datatype-json.html#JSON-CONTAINMENT) Comparisons have the
+expressions of `describe_index`, which declared fields are indexed by.
+
+All of it needs plans that are made for the arguments: see `PLAN_FOR_ARGUMENTS`.
 """
 
 from collections.abc import Sequence
@@ -26,10 +29,22 @@ from memoryd.documents.filters import (
     OwnName,
     Value,
 )
+from memoryd.documents.types import FieldType
+
+PLAN_FOR_ARGUMENTS = "SET LOCAL plan_cache_mode = force_custom_plan"
+"""To execute in a transaction before statements that have filters.
+
+Else Postgres may keep one plan for all arguments after a few executions: one that knows no keys, so
+no index of a declared field, and no value, so not how many rows it keeps.
+"""
 
 # From here on a row's value is looked up in a hash table of the values: comparing it with each
 # costs 0.1 µs a value, but an index serves that alone.
 _MANY_VALUES = 64
+
+# An index entry can have 2,704 bytes at most (a third of a page: BTMaxItemSize in PostgreSQL's
+# nbtree.h): of a string, its beginning is indexed, in 1,024 bytes of UTF-8 at most.
+_INDEXED_CHARACTERS = 256
 
 _METADATA = "documents.metadata"
 _COLUMNS: dict[OwnName, tuple[str, str]] = {
@@ -39,6 +54,24 @@ _COLUMNS: dict[OwnName, tuple[str, str]] = {
     "updated_at": ("documents.updated_at", "timestamptz"),
 }
 _ORDERS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+# What the beginnings of two strings say, where the strings stand so.
+_BEGINNINGS: dict[Operator, Operator] = {
+    "gt": "gte",
+    "gte": "gte",
+    "lt": "lte",
+    "lte": "lte",
+    "prefix": "prefix",
+}
+
+
+def describe_index(keys: Sequence[str], kind: FieldType) -> tuple[str, str]:
+    """Return what an index on a field of the metadata has, and the condition of its rows.
+
+    `keys` are SQL: literals, or the arguments of a filter.
+    """
+    value = _value(keys)
+    is_of_kind = f"coalesce(jsonb_typeof({value}) = '{kind}', false)"  # false where it is missing
+    return (value if kind == "number" else _beginning(_text(keys))), is_of_kind
 
 
 def compile_filter(wanted: Filter, arguments: list[Any]) -> str:
@@ -67,6 +100,15 @@ def compile_filter(wanted: Filter, arguments: list[Any]) -> str:
     if wanted.field.name == "tags":
         return f"({_of_tags(wanted, arguments)})"
     return f"({_of_column(wanted, *_COLUMNS[wanted.field.name], arguments)})"
+
+
+def compile_value(field: MetadataField, arguments: list[Any]) -> str:
+    """Return the jsonb value of a field of `documents`, NULL where it is missing."""
+    return _value([_bind(key, "text", arguments) for key in field.keys])
+
+
+def _value(path: Sequence[str]) -> str:
+    return f"({' -> '.join([_METADATA, *path])})"
 
 
 def _bind(value: Any, kind: str, arguments: list[Any]) -> str:
@@ -102,23 +144,37 @@ def _of_tags(wanted: Condition, arguments: list[Any]) -> str:
 def _of_metadata(wanted: Condition, keys: Sequence[str], arguments: list[Any]) -> str:
     if 0 < len(wanted.values) < _MANY_VALUES and wanted.operator in ("in", "any", "all"):
         return _contained(wanted, keys, arguments)
-    *outer, last = [_bind(key, "text", arguments) for key in keys]
-    parent = " -> ".join([_METADATA, *outer])
-    value, text = f"({parent} -> {last})", f'({parent} ->> {last}) COLLATE "C"'
+    path = [_bind(key, "text", arguments) for key in keys]
+    value, is_number = describe_index(path, "number")
     match wanted.operator, wanted.values:
         case ("exists", _) | ("all", ()):
             return f"{value} IS NOT NULL"
         case (("in" | "any" | "all"), _):
             return _among_many(wanted, value, arguments)
         case _, (str(operand),):
-            comparison = _compare(text, wanted.operator, operand, "text", arguments)
-            return f"{_is_of_type(value, 'string')} AND {comparison}"
+            return _of_string(path, wanted.operator, operand, arguments)
     comparison = _compare(value, wanted.operator, wanted.values[0], "jsonb", arguments)
-    return f"{_is_of_type(value, 'number')} AND {comparison}"
+    return f"{is_number} AND {comparison}"
 
 
-def _is_of_type(value: str, kind: str) -> str:
-    return f"jsonb_typeof({value}) IS NOT DISTINCT FROM '{kind}'"  # false where it is missing
+def _of_string(path: Sequence[str], operator: Operator, operand: str, arguments: list[Any]) -> str:
+    """Compare the string, and first its beginning where an index can serve that."""
+    beginning, is_string = describe_index(path, "string")
+    conditions = [is_string]
+    if operator in _BEGINNINGS:
+        cut = operand[:_INDEXED_CHARACTERS]
+        conditions.append(_compare(beginning, _BEGINNINGS[operator], cut, "text", arguments))
+    conditions.append(_compare(_text(path), operator, operand, "text", arguments))
+    return " AND ".join(conditions)
+
+
+def _text(path: Sequence[str]) -> str:
+    *outer, last = path
+    return f'({" -> ".join([_METADATA, *outer])} ->> {last}) COLLATE "C"'
+
+
+def _beginning(text: str) -> str:
+    return f'left({text}, {_INDEXED_CHARACTERS}) COLLATE "C"'
 
 
 def _contained(wanted: Condition, keys: Sequence[str], arguments: list[Any]) -> str:

@@ -9,11 +9,20 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from memoryd.documents.types import Chunking, Collection, Generation, Role
+from memoryd.documents.types import Chunking, Collection, DenseIndex, Generation, Role
 from memoryd.errors import ConflictError, NotFoundError, UnavailableError
 from memoryd.storage.database import Connection, Database
 from memoryd.storage.migrate import ADVISORY_LOCK
-from memoryd.storage.tables import chunk_table, collection_schema, embedding_type, vector_table
+from memoryd.storage.tables import (
+    chunk_table,
+    collection_schema,
+    embedding_type,
+    lexical_table,
+    term_change_table,
+    term_table,
+    vector_table,
+)
+from memoryd.storage.vector_indexes import cancel_indexing
 
 # Rows of up to this many bytes stay in the table's own pages, where an exact scan reads them.
 _PLAIN_STORAGE_BYTES = 8_000
@@ -30,7 +39,14 @@ T = TypeVar("T")
 
 def read_generation(fields: dict[str, Any]) -> Generation:
     """Return the generation of a row of JSON."""
-    return Generation(**{**fields, "chunking": Chunking(**fields["chunking"])})
+    index = fields["dense_index"]
+    return Generation(
+        **{
+            **fields,
+            "chunking": Chunking(**fields["chunking"]),
+            "dense_index": DenseIndex(**index) if index else None,
+        }
+    )
 
 
 async def insert_generation(
@@ -161,6 +177,20 @@ async def build_generation(
         f" REFERENCES {schema}.documents ON DELETE CASCADE"
     )
     await create_vector_table(connection, schema, generation)
+    await _create_lexical_tables(connection, schema, active, generation.number)
+
+
+async def _create_lexical_tables(
+    connection: Connection, schema: str, active: int, number: int
+) -> None:
+    for table in (lexical_table, term_table, term_change_table):
+        await connection.execute(
+            f"CREATE TABLE {schema}.{table(number)} (LIKE {schema}.{table(active)} INCLUDING ALL)"
+        )
+    await connection.execute(
+        f"ALTER TABLE {schema}.{lexical_table(number)} ADD FOREIGN KEY (chunk_id)"
+        f" REFERENCES {schema}.{chunk_table(number)} ON DELETE CASCADE"
+    )
 
 
 async def drop_generation(
@@ -168,13 +198,14 @@ async def drop_generation(
 ) -> None:
     """Delete a generation's row and tables; hold the lock alone."""
     schema = collection_schema(collection_number)
-    chunks, vectors = (
-        f"{schema}.{table(generation.number)}" for table in (chunk_table, vector_table)
+    tables = ", ".join(
+        f"{schema}.{table(generation.number)}"
+        for table in (chunk_table, vector_table, lexical_table, term_table, term_change_table)
     )
+    await cancel_indexing(connection, collection_number)
     # In the order of searches. A reference can't be dropped without locking both its ends.
     await connection.execute(
-        f"LOCK TABLE {schema}.documents, {chunks}, {vectors} IN ACCESS EXCLUSIVE MODE;"
-        f"DROP TABLE {vectors}, {chunks}"
+        f"LOCK TABLE {schema}.documents, {tables} IN ACCESS EXCLUSIVE MODE; DROP TABLE {tables}"
     )
     await connection.execute(
         "DELETE FROM memoryd.generations WHERE collection_id = $1 AND number = $2",

@@ -1,7 +1,7 @@
 """What another generation of a collection is made from: the documents that are stored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
@@ -150,11 +150,12 @@ async def write_missing(
     schema = collection_schema(collection.number)
     table = chunk_table(embeddings[0][1].generation.number)
     locked = await connection.fetch(
-        f"SELECT id, content_hash FROM {schema}.documents WHERE id = ANY ($1)"
+        f"SELECT id, content_hash, language FROM {schema}.documents WHERE id = ANY ($1)"
         " ORDER BY id FOR UPDATE",
         [source.number for source, _ in embeddings],
     )
     hashes = {row["id"]: row["content_hash"] for row in locked}
+    languages = {row["id"]: row["language"] for row in locked}  # no part of the content
     present = await connection.fetchval(  # what the locks waited for is seen by this statement
         f"SELECT coalesce(array_agg(DISTINCT document_id), '{{}}') FROM {schema}.{table}"
         " WHERE document_id = ANY ($1)",
@@ -166,7 +167,8 @@ async def write_missing(
         if hashes.get(source.number) == source.content_hash and source.number not in present
     ]
     for source, embedding in fitting:
-        await insert_chunks(connection, schema, source.number, embedding)
+        draft = replace(source.draft, language=languages[source.number])
+        await insert_chunks(connection, collection, source.number, draft, embedding)
     return len(fitting)
 
 

@@ -6,6 +6,7 @@ from memoryd.documents.types import Collection
 from memoryd.storage.database import Connection, Database
 from memoryd.storage.drafts import list_waiting
 from memoryd.storage.generations import are_unchanged
+from memoryd.storage.lexical_writing import delete_lexical
 from memoryd.storage.tables import chunk_table, collection_schema
 
 
@@ -26,6 +27,7 @@ async def delete_expired(database: Database, collection: Collection, limit: int)
         )
         expired = [row["id"] for row in rows]
         awaited = list(await list_waiting(connection, collection, expired))
+        await delete_lexical(connection, collection, expired)
         await connection.execute(
             f"DELETE FROM {schema}.documents WHERE id = ANY ($1) AND id <> ALL ($2)",
             expired,

@@ -5,10 +5,12 @@ collection's number, so that its plans and statistics are its own and deleting i
 """
 
 import sqlalchemy as sa
-from pgvector.sqlalchemy import HALFVEC, VECTOR
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+from pgvector.sqlalchemy import HALFVEC, SPARSEVEC, VECTOR
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, UUID
 
 SHARED_SCHEMA = "memoryd"
+LEXEME_DIMENSIONS = 1_000_000_000
+"""The most that a sparsevec may have: lexemes are hashed to them."""
 
 shared = sa.MetaData(schema=SHARED_SCHEMA)
 
@@ -24,6 +26,9 @@ collections = sa.Table(
     sa.Column("updated_at", sa.TIMESTAMP(timezone=True), nullable=False),
     # When the first of its documents expires, or before; NULL: none does.
     sa.Column("next_expiry", sa.TIMESTAMP(timezone=True)),
+    # What the client wants of its indexes; what it doesn't say is memoryd's choice.
+    sa.Column("index_settings", JSONB, nullable=False, server_default="{}"),
+    sa.Column("indexed_fields", JSONB, nullable=False, server_default="{}"),
 )
 
 # A collection's documents are chunked and embedded once for each of its generations. Searches read
@@ -45,6 +50,8 @@ generations = sa.Table(
     sa.Column("precision", sa.Text, nullable=False),
     sa.Column("chunking", JSONB, nullable=False),
     sa.Column("instruction", sa.Text),
+    sa.Column("dense_index", JSONB),  # the one that searches can use; NULL: none, or none yet
+    sa.Column("lexical_state", sa.Text, nullable=False, server_default="ready"),
     sa.UniqueConstraint("collection_id", "role", name="generations_collection_id_role_key"),
 )
 
@@ -138,6 +145,21 @@ def vector_table(generation: int) -> str:
     return f"vectors_{generation:d}"
 
 
+def lexical_table(generation: int) -> str:
+    """Return the name of the table of the lexemes of a generation's chunks."""
+    return f"lexical_{generation:d}"
+
+
+def term_table(generation: int) -> str:
+    """Return the name of the table of how many chunks of a generation have a lexeme."""
+    return f"terms_{generation:d}"
+
+
+def term_change_table(generation: int) -> str:
+    """Return the name of the table of what the table of terms doesn't count yet."""
+    return f"term_changes_{generation:d}"
+
+
 def embedding_type(precision: str, dimensions: int) -> str:
     """Return the SQL type of an embedding, `halfvec(384)` or `vector(384)`."""
     return f"{'halfvec' if precision == 'half' else 'vector'}({dimensions:d})"
@@ -146,7 +168,14 @@ def embedding_type(precision: str, dimensions: int) -> str:
 def describe_collection(schema: str, precision: str, dimensions: int) -> sa.MetaData:
     """Return the tables of a collection's schema, with those of its first generation."""
     tables = sa.MetaData(schema=schema)
-    documents = sa.Table(
+    documents = _describe_documents(tables)
+    _describe_drafts(tables)
+    _describe_generation(tables, documents, precision, dimensions)
+    return tables
+
+
+def _describe_documents(tables: sa.MetaData) -> sa.Table:
+    return sa.Table(
         "documents",
         tables,
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
@@ -171,7 +200,17 @@ def describe_collection(schema: str, precision: str, dimensions: int) -> sa.Meta
             "expires_at",
             postgresql_where=sa.text("expires_at IS NOT NULL"),
         ),
+        sa.Index(
+            "documents_metadata_idx",
+            "metadata",
+            postgresql_using="gin",
+            postgresql_ops={"metadata": "jsonb_path_ops"},
+        ),
+        sa.Index("documents_tags_idx", "tags", postgresql_using="gin"),
     )
+
+
+def _describe_drafts(tables: sa.MetaData) -> None:
     # What was accepted and waits to be stored, in order of acceptance; those that failed stay.
     sa.Table(
         "drafts",
@@ -198,8 +237,6 @@ def describe_collection(schema: str, precision: str, dimensions: int) -> sa.Meta
             )
         ),
     )
-    _describe_generation(tables, documents, precision, dimensions)
-    return tables
 
 
 def _describe_generation(
@@ -241,4 +278,42 @@ def _describe_generation(
         sa.Column("document_id", sa.BigInteger, nullable=False),
         sa.Column("embedding", embedding, nullable=False),
         sa.Index(f"{vector_table(1)}_document_id_idx", "document_id"),
+    )
+    _describe_lexical(tables, chunks)
+
+
+def _describe_lexical(tables: sa.MetaData, chunks: sa.Table) -> None:
+    sa.Table(
+        lexical_table(1),
+        tables,
+        sa.Column(
+            "chunk_id",
+            sa.BigInteger,
+            sa.ForeignKey(chunks.c.id, ondelete="CASCADE"),
+            primary_key=True,
+            autoincrement=False,
+        ),
+        sa.Column("document_id", sa.BigInteger, nullable=False),
+        sa.Column("length", sa.Integer, nullable=False),
+        sa.Column("lexemes", TSVECTOR, nullable=False),
+        sa.Column("frequencies", SPARSEVEC(LEXEME_DIMENSIONS), nullable=False),
+        sa.Index(f"{lexical_table(1)}_document_id_idx", "document_id"),
+        sa.Index(f"{lexical_table(1)}_lexemes_idx", "lexemes", postgresql_using="gin"),
+    )
+    # The empty lexeme stands for all: its chunks are all that there are, its length theirs.
+    sa.Table(
+        term_table(1),
+        tables,
+        sa.Column("lexeme", sa.Text(collation="C"), primary_key=True),
+        sa.Column("chunks", sa.BigInteger, nullable=False),
+        sa.Column("length", sa.BigInteger, nullable=False),
+    )
+    # What was written and is not counted there yet: writers only add to it, so none waits.
+    sa.Table(
+        term_change_table(1),
+        tables,
+        sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+        sa.Column("sign", sa.SmallInteger, nullable=False),
+        sa.Column("length", sa.Integer, nullable=False),
+        sa.Column("lexemes", TSVECTOR, nullable=False),
     )

@@ -128,7 +128,8 @@ async def test_paragraphs_in_another_order_embed_nothing_and_move_their_spans(
     assert [chunk["id"] for chunk in after] == [chunk["id"] for chunk in reversed(before)]
     for chunk in after:
         assert text[chunk["start_char"] : chunk["end_char"]] == chunk["text"]
-    results = (await client.search("fish", "apart", group_by=None))["results"]
+    found = await client.search("fish", "apart", mode="dense", group_by=None)
+    results = found["results"]
     assert results[0]["chunks"][0]["index"] == 0
     assert results[0]["score"] > 0.99
 
@@ -146,7 +147,7 @@ async def test_a_new_title_is_new_content_and_is_found(client: Client) -> None:
     await client.store(id="a", title="cat", text="horse")
     outcome = await client.store(id="a", title="dog", text="horse")
     assert (outcome["status"], outcome["embedded"]) == ("replaced", 1)
-    [result] = (await client.search("dog horse"))["results"]
+    [result] = (await client.search("dog horse", mode="dense"))["results"]
     assert result["score"] > 0.999
 
 

@@ -11,6 +11,7 @@ SEARCH = f"{DEFAULT}/search"
 DOCUMENTS = f"{DEFAULT}/documents"
 
 Body = Callable[[int], Any]
+A_CAT = {"field": "id", "eq": "cat"}
 
 LIMITS: list[tuple[str, str, Body, int, str]] = [
     ("search_limit", SEARCH, lambda n: {"query": "cat", "limit": n}, 400, "limit"),
@@ -22,6 +23,72 @@ LIMITS: list[tuple[str, str, Body, int, str]] = [
         "offset",
     ),
     ("search_group_size", SEARCH, lambda n: {"query": "cat", "group_size": n}, 400, "group_size"),
+    ("search_queries", SEARCH, lambda n: {"query": ["cat"] * n}, 413, "query"),
+    (
+        "search_context",
+        SEARCH,
+        lambda n: {"query": "cat", "with": {"context": n}},
+        400,
+        "with.context",
+    ),
+    (
+        "search_candidates",
+        SEARCH,
+        lambda n: {"query": "cat", "mmr": {"candidates": n}},
+        400,
+        "mmr.candidates",
+    ),
+    ("search_fusion_k", SEARCH, lambda n: {"query": "cat", "fusion": {"k": n}}, 400, "fusion.k"),
+    (
+        "search_fusion_weight",
+        SEARCH,
+        lambda n: {"query": "cat", "fusion": {"weights": {"dense": n}}},
+        400,
+        "fusion.weights.dense",
+    ),
+    ("index_m", DEFAULT, lambda n: {"index": {"dense": {"m": n}}}, 400, "index.dense.m"),
+    (
+        "index_ef_construction",
+        DEFAULT,
+        lambda n: {"index": {"dense": {"ef_construction": n}}},
+        400,
+        "index.dense.ef_construction",
+    ),
+    (
+        "index_fields",
+        DEFAULT,
+        lambda n: {"index": {"fields": {f"f{number}": "number" for number in range(n)}}},
+        413,
+        "index.fields",
+    ),
+    (
+        "search_ef_search",
+        SEARCH,
+        lambda n: {"query": "cat", "params": {"ef_search": n}},
+        400,
+        "params.ef_search",
+    ),
+    (
+        "search_boosts",
+        SEARCH,
+        lambda n: {"query": "cat", "boost": [{"filter": A_CAT, "weight": 1}] * n},
+        413,
+        "boost",
+    ),
+    (
+        "searches_per_batch",
+        f"{SEARCH}/batch",
+        lambda n: {"searches": [{"query": "cat"}] * n},
+        413,
+        "searches",
+    ),
+    (
+        "search_offset_plus_limit_of_several",
+        "/v1/search",
+        lambda n: {"collections": ["default"], "query": "cat", "offset": n - 10},
+        413,
+        "offset",
+    ),
     (
         "embedding_inputs",
         "/v1/embeddings",
@@ -58,6 +125,16 @@ async def test_a_limit_can_be_met_and_not_passed(
     error = (await send(path, body(most + 1))).refused(status)
     assert error["param"] == param
     assert str(most) in error["message"]
+
+
+async def test_as_many_collections_as_the_limit_are_searched_together(client: Client) -> None:
+    most = (await client.get("/v1/limits")).ok()["search_collections"]
+    names = [f"c{number}" for number in range(most + 1)]
+    for name in names:
+        (await client.post("/v1/collections", {"name": name})).ok(201)
+    (await client.post("/v1/search", {"collections": names[:most], "query": "cat"})).ok()
+    answer = await client.post("/v1/search", {"collections": names, "query": "cat"})
+    assert answer.refused(413, "too_large")["param"] == "collections"
 
 
 @pytest.mark.parametrize("path", ["/v1/collections", DOCUMENTS, "/v1/keys"])

@@ -6,16 +6,18 @@ import pytest
 from servers import Serve
 from wire import Client
 
-from memoryd.api import collections, document_bodies, search
+from memoryd.api import collections, document_bodies, search_bodies
 from memoryd.api.bodies import Body
 
 DOCUMENTS = "/v1/collections/default/documents"
+# Fields that are told by what they hold: an id, or the weight of a ranking.
+HELD = {"document": "id", "chunk": "id", "dense": "weight", "lexical": "weight"}
 
 
 def enforced() -> list[tuple[str, int]]:
     """Return the name and the bound of every field of a body that has an upper bound."""
     found = []
-    modules = (collections, document_bodies, search)
+    modules = (collections, document_bodies, search_bodies)
     kinds = [kind for module in modules for kind in vars(module).values()]
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, Body)):
@@ -24,13 +26,13 @@ def enforced() -> list[tuple[str, int]]:
             for bound in field.metadata:
                 most = getattr(bound, "max_length", None) or getattr(bound, "le", None)
                 if isinstance(most, int) and most > 1:
-                    found.append((name.rstrip("_"), most))
+                    found.append((HELD.get(name, name.rstrip("_")), most))
     return sorted(set(found))
 
 
 def test_there_are_bounds_to_look_for() -> None:
     names = {name for name, _ in enforced()}
-    assert {"title", "tags", "vector", "group_size", "limit"} <= names
+    assert {"title", "tags", "vector", "group_size", "limit", "searches", "collections"} <= names
 
 
 @pytest.mark.parametrize(("name", "most"), enforced())

@@ -123,7 +123,7 @@ async def test_a_negative_cosine_is_the_score_0(real_client: Client) -> None:
     (await real_client.post("/v1/collections", {"name": "far"})).ok(201)
     await real_client.store("far", id="x", text="The quarterly tax report is due on Monday.")
     query = "purple elephants"
-    found = await real_client.search(query, "far")
+    found = await real_client.search(query, "far", mode="dense")
     assert found["results"][0]["score"] < 0
     for threshold in (None, 0):
         options = {"score_threshold": threshold}
@@ -137,6 +137,79 @@ async def test_a_query_is_searched_as_it_is_and_the_answer_says_so(
 ) -> None:
     page = (await search(client, "cats, please", rewrite_query=value)).ok()
     assert page["search_query"] == ["cats, please"]
+
+
+YEARS = {
+    "x": {"year": 2023, "team": "sec", "is_old": True, "a.b": "dotted", "id": "own"},
+    "y": {"year": 2024.5, "team": "ops", "is_old": False, "a": {"b": "nested"}},
+    "z": {"year": "2024", "share": 12345678901234567},
+}
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (("eq", "team", "sec"), "x"),
+        (("eq", "year", 2023.0), "x"),
+        (("eq", "year", "2024"), "z"),
+        (("eq", "is_old", True), "x"),
+        (("eq", "share", 12345678901234567), "z"),
+        (("eq", "share", 12345678901234568), ""),
+        (("ne", "team", "sec"), "yz"),
+        (("gt", "year", 2023), "y"),
+        (("gte", "year", 2023), "xy"),
+        (("lt", "year", 2024), "x"),
+        (("lte", "year", 2024.5), "xy"),
+        (("gte", "year", "2"), "z"),
+        (("in", "team", ["ops", "sec", "hr"]), "xy"),
+        (("in", "year", [2023, "2024"]), "xz"),
+        (("in", "team", []), ""),
+        (("nin", "team", ["ops"]), "xz"),
+        (("eq", "a.b", "dotted"), "x"),
+        (("eq", "id", "own"), "x"),
+        (("eq", "missing", "sec"), ""),
+        (("and", [("gte", "year", 2000), ("eq", "is_old", False)]), "y"),
+        (("or", [("eq", "team", "sec"), ("eq", "year", "2024")]), "xz"),
+        (("and", [("or", [("eq", "team", "sec"), ("eq", "team", "ops")]),
+                  ("ne", "team", "sec")]), "y"),
+    ],
+)  # fmt: skip
+async def test_filters_keep_what_has_the_attributes(
+    years: Client, filters: tuple[Any, ...], expected: str
+) -> None:
+    assert "".join(sorted(await found(years, filters=filter_of(filters)))) == expected
+
+
+def filter_of(short: tuple[Any, ...]) -> dict[str, Any]:
+    if len(short) == 2:
+        return {"type": short[0], "filters": list(map(filter_of, short[1]))}
+    return {"type": short[0], "key": short[1], "value": short[2]}
+
+
+@pytest_asyncio.fixture(scope="module")
+async def years(serve: Serve) -> AsyncIterator[Client]:
+    async with serve() as running:
+        (await running.client.post("/v1/collections", {"name": "pets"})).ok(201)
+        for id_, metadata in YEARS.items():
+            await running.client.store("pets", id=id_, text="cat", metadata=metadata)
+        yield running.client
+
+
+async def test_filters_hold_for_each_of_several_queries(client: Client) -> None:
+    filters = filter_of(("ne", "kind", "both"))
+    assert "b" not in await found(client, ["cat", "cat dog"], filters=filters)
+
+
+async def test_filters_are_nested_as_deep_as_memoryds_own(client: Client) -> None:
+    innermost = '{"type": "eq", "key": "kind", "value": "both"}'
+    for depth in (15, 16, 250, 500, 5_000):
+        filters = '{"type": "or", "filters": [' * depth + innermost + "]}" * depth
+        body = f'{{"query": "cat", "filters": {filters}}}'
+        answer = await client.ask("POST", "/v1/vector_stores/pets/search", data=body)
+        if depth == 15:
+            assert [item["file_id"] for item in answer.ok()["data"]] == ["b"]
+        else:
+            assert answer.status in (400, 413), depth
 
 
 @pytest.mark.parametrize(
@@ -157,8 +230,21 @@ async def test_a_query_is_searched_as_it_is_and_the_answer_says_so(
         ({"ranking_options": {"score_threshold": 1.5}}, "ranking_options.score_threshold"),
         ({"ranking_options": {"score_threshold": -0.1}}, "ranking_options.score_threshold"),
         ({"rewrite_query": "yes"}, "rewrite_query"),
-        ({"filters": {"type": "eq", "key": "kind", "value": "both"}}, "filters"),
         ({"filters": ["kind"]}, "filters"),
+        ({"filters": {}}, "filters.type"),
+        ({"filters": {"type": "near", "key": "kind", "value": "both"}}, "filters.type"),
+        ({"filters": {"type": ["eq"], "key": "kind", "value": "both"}}, "filters.type"),
+        ({"filters": {"type": "eq", "value": "both"}}, "filters.key"),
+        ({"filters": {"type": "eq", "key": "", "value": "both"}}, "filters.key"),
+        ({"filters": {"type": "eq", "key": "kind"}}, "filters.value"),
+        ({"filters": {"type": "eq", "key": "kind", "value": None}}, "filters.value"),
+        ({"filters": {"type": "eq", "key": "kind", "value": ["both"]}}, "filters.value"),
+        ({"filters": {"type": "gt", "key": "year", "value": True}}, "filters.value"),
+        ({"filters": {"type": "in", "key": "kind", "value": "both"}}, "filters.value"),
+        ({"filters": {"type": "in", "key": "kind", "value": ["x", None]}}, "filters.value[1]"),
+        ({"filters": {"type": "and", "filters": []}}, "filters.filters"),
+        ({"filters": {"type": "or"}}, "filters.filters"),
+        ({"filters": {"type": "or", "filters": [{"type": "eq"}]}}, "filters.filters[0].key"),
     ],
 )
 async def test_what_cannot_be_searched_is_refused_by_name(
@@ -204,8 +290,12 @@ async def test_openais_client_searches(client: Client) -> None:
         assert [item.file_id async for item in page] == ["b", "c"]
         with pytest.raises(openai.NotFoundError):
             await stores.search("nobody", query="cat")
+        is_both: Any = {"type": "eq", "key": "kind", "value": "both"}
+        page = await stores.search("pets", query="cat", filters=is_both)
+        assert [item.file_id for item in page.data] == ["b"]
+        either: Any = {"type": "or", "filters": [is_both, {**is_both, "type": "ne"}]}
+        page = await stores.search("pets", query="cat", filters=either)
+        assert len(page.data) == 4
         with pytest.raises(openai.BadRequestError) as refusal:
-            await stores.search(
-                "pets", query="cat", filters={"type": "eq", "key": "kind", "value": "both"}
-            )
-        assert refusal.value.param == "filters"
+            await stores.search("pets", query="cat", filters={**is_both, "type": "near"})
+        assert refusal.value.param == "filters.type"

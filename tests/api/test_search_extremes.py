@@ -112,7 +112,7 @@ async def test_few_documents_of_many_chunks_are_all_found_by_their_best(
 ) -> None:
     await store_chunked(client, many_chunks)
     for limit in (3, 10, 1000):
-        answer = await client.search("cat", "long", limit=limit)
+        answer = await client.search("cat", "long", mode="dense", limit=limit)
         assert answer["next_offset"] is None
         found = {result["document"]["id"]: result for result in answer["results"]}
         assert list(found) == ["all", "one", "far"]

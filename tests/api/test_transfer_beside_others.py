@@ -118,6 +118,29 @@ async def test_an_import_that_breaks_off_keeps_what_is_stored_and_ends_its_job(
         await ended(client, job["id"])
 
 
+async def test_an_import_goes_on_when_an_index_becomes_ready_meanwhile(running: Running) -> None:
+    client = running.client
+
+    async def are_there() -> bool:
+        return bool((await client.get(path(""))).ok()["documents"] >= 2_000)
+
+    async def is_indexed() -> bool:
+        dense = (await client.get(path(""))).ok()["index"]["dense"]
+        return (dense["type"], dense["status"]) == ("hnsw", "ready")
+
+    async def body() -> AsyncIterator[bytes]:
+        for n in range(2_001):
+            yield lines({"id": str(n), "text": "A cat.", "vector": unit(n % 9)})
+        await until(are_there)
+        (await client.patch(path(""), {"index": {"dense": {"type": "hnsw"}}})).ok()
+        await until(is_indexed)
+        for n in range(2_001, 4_100):
+            yield lines({"id": str(n), "text": "A cat.", "vector": unit(n % 9)})
+
+    answer = await client.ask("POST", path("import"), data=body())
+    assert answer.ok()["counts"] == {"stored": 4_100}
+
+
 async def test_imports_of_the_same_documents_at_once_store_each_once(running: Running) -> None:
     client = running.client
     documents = [{"id": f"d{n}", "text": "x", "vector": unit(n % 9)} for n in range(300)]

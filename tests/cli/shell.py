@@ -3,7 +3,10 @@
 import asyncio
 import multiprocessing
 import os
+import pty
 import sys
+import termios
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,6 +57,28 @@ async def end(process: asyncio.subprocess.Process) -> Said:
     """Wait for a command's end."""
     out, err = await asyncio.wait_for(process.communicate(), _LIMIT_S)
     return _said(process.returncode, out, err)
+
+
+async def on_a_terminal(*arguments: str, types: str = "") -> Said:
+    """Run `memoryd` on a terminal of 120 columns, on which `types` is typed."""
+    ours, theirs = pty.openpty()
+    try:
+        termios.tcsetwinsize(theirs, (40, 120))
+        process = await start(*arguments, terminal=theirs)
+    finally:
+        os.close(theirs)
+    os.write(ours, types.encode())
+    shown = await asyncio.wait_for(asyncio.to_thread(_read_to_end, ours), _LIMIT_S)
+    return _said(await process.wait(), shown, b"")
+
+
+def _read_to_end(terminal: int) -> bytes:
+    """Return all that is printed until the terminal is hung up, and close it."""
+    shown = b""
+    with open(terminal, "rb", buffering=0) as reader, suppress(OSError):  # EIO: its other end
+        while piece := reader.read(1 << 16):
+            shown += piece
+    return shown
 
 
 async def run(*arguments: str | bytes, cwd: Path | None = None) -> Said:

@@ -1,13 +1,10 @@
 """`memoryd models …` as a shell runs it, with tiny models and a hub of the test's own."""
 
 import asyncio
-import os
-import pty
 import re
 import shutil
 import signal
 import socket
-import termios
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +13,7 @@ import pytest
 from aiohttp import web
 from polling import until
 from servers import Serve
-from shell import Said, end, run, start
+from shell import end, on_a_terminal, run, start
 from tiny_models import WIDTH, make_tiny
 
 from memoryd.cli.model_reports import print_tuned
@@ -103,21 +100,6 @@ async def hub(content: bytes, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 def found(pattern: str, folder: Path) -> list[Path]:
     return list(folder.glob(pattern))
-
-
-async def on_a_terminal(*arguments: str, types: str = "") -> Said:
-    """Run `memoryd` on a terminal of 120 columns, on which `types` is typed."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (40, 120))
-    try:
-        process = await start(*arguments, terminal=theirs)
-        os.write(ours, types.encode())
-        status = await asyncio.wait_for(process.wait(), 60)
-        os.set_blocking(ours, False)
-        return Said(status, os.read(ours, 1 << 16).decode(), "")
-    finally:
-        os.close(ours)
-        os.close(theirs)
 
 
 def closed_port() -> str:

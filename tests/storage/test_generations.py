@@ -136,7 +136,10 @@ async def test_another_generations_tables_are_like_the_firsts(
             str(number),
         )
         lines = (row["line"] for row in rows)
-        return sorted(re.sub(rf"(chunks|vectors)_{number}(?!\d)", r"\1_N", line) for line in lines)
+        return sorted(
+            re.sub(rf"(chunks|vectors|lexical|terms|term_changes)_{number}(?!\d)", r"\1_N", line)
+            for line in lines
+        )
 
     first = await describe(1)
     assert len(first) > 20
@@ -247,12 +250,12 @@ async def test_a_generation_is_dropped_once_its_readers_have_ended(
         while not dropping.done():
             began = time.monotonic()
             async with database.snapshot() as connection:
-                await collections.keep(connection, both)
+                await connection.execute(collections.keep(both))
             waits.append(time.monotonic() - began)
             await asyncio.sleep(0.01)
 
     async with database.snapshot() as exporting:
-        await collections.keep(exporting, both)
+        await exporting.execute(collections.keep(both))
         dropping = asyncio.create_task(drop(database, both, "previous"))
         searching = asyncio.create_task(search())
         await asyncio.sleep(1.2)
@@ -269,7 +272,7 @@ async def test_who_waits_too_long_for_readers_is_told_so(
     monkeypatch.setattr(generations, "_LOCK_PATIENCE_S", 0.3)
     both = await build(database, collection)
     async with database.snapshot() as exporting:
-        await collections.keep(exporting, both)
+        await exporting.execute(collections.keep(both))
         with pytest.raises(UnavailableError, match="export"):
             await drop(database, both, "building")
     assert (await read(database, both)).generations == both.generations

@@ -14,7 +14,7 @@ from schemas import describe
 from servers import Databases
 
 from memoryd.documents.types import Chunk, Chunking, Collection, Draft
-from memoryd.storage import acceptance, collections, documents, vectors
+from memoryd.storage import acceptance, collections, dense, documents
 from memoryd.storage import chunks as stored_chunks
 from memoryd.storage.acceptance import Terms
 from memoryd.storage.database import Database, open_database
@@ -148,8 +148,15 @@ async def test_an_old_database_migrates_with_all_its_rows(
         ]
         query = np.array([1, one.number, 0], dtype=np.float32)
         async with database.snapshot() as connection:
-            [match] = await vectors.nearest_chunks(connection, collection, query, 1)
-        assert match.chunk_number == chunks[0].number
+            found, _ = await dense.search_dense(
+                connection,
+                collection,
+                query,
+                depth=1,
+                wanted=None,
+                settings=dense.DenseSettings(),
+            )
+        assert found.chunks.tolist() == [chunks[0].number]
 
         await store(database, collection, "new")
         new = await documents.require_document(database, collection, "new")

@@ -20,11 +20,13 @@ from memoryd.documents.types import (
     chunk_hash,
 )
 from memoryd.errors import ConflictError, MemorydError, NotFoundError
-from memoryd.storage import acceptance, collections, documents, generations, vectors
+from memoryd.storage import acceptance, collections, dense, documents, generations
 from memoryd.storage import chunks as stored_chunks
 from memoryd.storage.acceptance import Terms
 from memoryd.storage.chunks import Embedded, Embedding
-from memoryd.storage.database import Database
+from memoryd.storage.database import Connection, Database
+from memoryd.vectors.rankings import Ranking
+from memoryd.vectors.types import Vector
 
 DIMENSIONS = 4
 
@@ -195,7 +197,7 @@ async def test_replacing_a_version_that_is_gone_writes_nothing(
     assert chunks[1].number == number
     assert (chunks[1].page, chunks[1].headings, chunks[1].start_char) == (2, ["moved"], 10)
     async with database.snapshot() as connection:
-        found = await vectors.find_vectors(connection, collection, [c.number for c in chunks])
+        found = await dense.find_vectors(connection, collection, [c.number for c in chunks])
     assert found[chunks[0].number] == pytest.approx([0, 1, 0, 0])
     assert found[number] == pytest.approx([1, 1, 0, 0])
 
@@ -308,6 +310,15 @@ async def test_documents_are_locked_in_batches_that_end(
     assert await documents.find_newest_number(database, collection) == numbers[3]
 
 
+async def nearest(
+    connection: Connection, collection: Collection, query: Vector, depth: int
+) -> Ranking:
+    ranking, _ = await dense.search_dense(
+        connection, collection, query, depth=depth, wanted=None, settings=dense.DenseSettings()
+    )
+    return ranking
+
+
 async def test_vectors_of_all_sizes_come_back_within_their_precision(
     database: Database, collection: Collection
 ) -> None:
@@ -316,12 +327,13 @@ async def test_vectors_of_all_sizes_come_back_within_their_precision(
     current = await accept(database, collection, "a")
     await write(database, collection, current, Draft("x", id="a"), wanted)
     async with database.snapshot() as connection:
-        [match] = await vectors.nearest_chunks(connection, collection, sent, 5)
-    assert match.cosine == pytest.approx(1, abs=1e-5)
+        ranking = await nearest(connection, collection, sent, 5)
+    assert ranking.scores == pytest.approx([1], abs=1e-5)
+    [number] = ranking.chunks.tolist()
     async with database.snapshot() as connection:
-        found = await vectors.find_vectors(connection, collection, [match.chunk_number])
+        found = await dense.find_vectors(connection, collection, [number])
     tolerance = {"half": 2**-10, "full": 1e-7}[collection.precision]
-    assert found[match.chunk_number] == pytest.approx(sent, rel=tolerance, abs=1e-7)
+    assert found[number] == pytest.approx(sent, rel=tolerance, abs=1e-7)
 
 
 async def test_neighbors_come_nearest_first_and_equals_by_number(
@@ -331,19 +343,16 @@ async def test_neighbors_come_nearest_first_and_equals_by_number(
         await insert(database, collection, id_, "0", "1", "2")
     query = np.array([1, 0, 0, 0], dtype=np.float32)
     async with database.snapshot() as connection:
-        found = await vectors.nearest_chunks(connection, collection, query, 10)
+        found = await nearest(connection, collection, query, 10)
     assert len(found) == 6
-    assert [match.cosine for match in found] == sorted(
-        (match.cosine for match in found), reverse=True
-    )
-    for first, second in zip(found[::2], found[1::2], strict=True):
-        assert first.cosine == second.cosine
-        assert first.chunk_number < second.chunk_number
-    numbers = sorted({match.document_number for match in found})
+    assert list(found.scores) == sorted(found.scores, reverse=True)
+    assert list(found.scores[::2]) == list(found.scores[1::2])
+    assert np.all(found.chunks[::2] < found.chunks[1::2])
+    numbers = sorted(set(found.documents.tolist()))
     async with database.snapshot() as connection:
-        best = await vectors.nearest_in_documents(connection, collection, query, numbers[1:], 2)
-    assert [match.document_number for match in best] == [numbers[1]] * 2
-    assert [match.cosine for match in best] == [found[0].cosine, found[2].cosine]
+        best = await dense.nearest_in_documents(connection, collection, query, numbers[1:], 2)
+    assert best.documents.tolist() == [numbers[1]] * 2
+    assert list(best.scores) == [found.scores[0], found.scores[2]]
 
 
 async def test_a_chunk_can_not_be_without_its_vector_nor_a_vector_of_another_width(
@@ -370,7 +379,7 @@ async def test_what_is_asked_of_a_deleted_collection_is_not_found(
         await write(database, gone, current, Draft("x"), embedding(collection.active, "x"))
     with pytest.raises(NotFoundError):
         async with database.snapshot() as connection:
-            await vectors.nearest_chunks(connection, gone, np.ones(4, dtype=np.float32), 5)
+            await nearest(connection, gone, np.ones(4, dtype=np.float32), 5)
     with pytest.raises(NotFoundError):
         await collections.delete_collection(database, gone)
     with pytest.raises(NotFoundError):
