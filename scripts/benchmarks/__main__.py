@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,19 +15,64 @@ from benchmarks import (
     importing,
     ingest,
     peers,
+    scale,
     scifact,
+    search,
     stream,
     sts,
 )
 from benchmarks.contenders import CONTENDERS
+from benchmarks.search_peers import STORE_PEERS
+from benchmarks.windows import COUNT
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
 
 
+Json = Annotated[Path | None, typer.Option(help="Where to save the figures.")]
+Reuse = Annotated[
+    Path | None,
+    typer.Option(help="A data directory that is kept, and has what an earlier run stored in it."),
+]
+
+
 @app.command("scifact")
-def run_scifact() -> None:
-    """Ingest SciFact over HTTP, search it: nDCG@10, documents/s, tokens/s, p50 and p99."""
-    asyncio.run(scifact.run())
+def run_scifact(
+    reuse: Reuse = None,
+    chunk_tokens: Annotated[
+        str, typer.Option(help="Other sizes of chunks to compare, separated by commas.")
+    ] = "",
+    json: Json = None,
+) -> None:
+    """Ingest SciFact over HTTP and search it: nDCG@10 and recall of each mode, and its settings."""
+    sizes = [int(size) for size in chunk_tokens.split(",") if size]
+    asyncio.run(scifact.run(reuse, sizes, json))
+
+
+@app.command("search")
+def run_search(
+    count: Annotated[int, typer.Option(min=1_000, help="How many windows.")] = COUNT,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each contender runs.")] = 6,
+    beside: Annotated[str, typer.Option(help="Other stores, separated by commas.")] = ",".join(
+        STORE_PEERS
+    ),
+    reuse: Reuse = None,
+    json: Json = None,
+) -> None:
+    """Search windows of SciFact: recall, filters, speed, and other stores with the same vectors."""
+    names = [name for name in beside.split(",") if name]
+    if unknown := set(names) - set(STORE_PEERS):
+        raise typer.BadParameter(f"{unknown.pop()} is none of {', '.join(STORE_PEERS)}")
+    asyncio.run(search.run(search.Options(count, rounds, names, reuse), json))
+
+
+@app.command("scale")
+def run_scale(
+    count: Annotated[int, typer.Option(help="How many vectors.")] = 1_000_000,
+    reuse: Reuse = None,
+    json: Json = None,
+) -> None:
+    """Import a million synthetic vectors: load, index, recall and time of searches."""
+    asyncio.run(scale.run(count, reuse, json))
 
 
 @app.command("sts")
@@ -54,7 +99,7 @@ def run_embed(
         str | None,
         typer.Option(envvar="MEMORYD_BENCH_LLAMA_SERVER", help="Path of the program llama-server."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Where to save the figures.")] = None,
+    json: Json = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A few texts, to see that it runs.")
     ] = False,
@@ -68,9 +113,16 @@ def run_embed(
 
 
 @app.command("peers")
-def install_peers() -> None:
-    """Install what `embed` compares with, torch and ONNX Runtime, into .bench/venv."""
-    peers.install()
+def install_peers(
+    kind: Annotated[
+        Literal["engines", "stores", "all"],
+        typer.Argument(help="What `embed` compares with, what `search` does, or both."),
+    ] = "all",
+) -> None:
+    """Install what memoryd is compared with into .bench: torch and ONNX Runtime, other stores."""
+    for name, environment in (("engines", peers.ENGINES), ("stores", peers.STORES)):
+        if kind in (name, "all"):
+            environment.install()
 
 
 @app.command("collections")
@@ -92,7 +144,7 @@ def run_import(
 @app.command("ingest")
 def run_ingest(
     count: Annotated[int, typer.Option(help="How many documents.")] = 5_183,
-    json: Annotated[Path | None, typer.Option(help="Where to save the figures.")] = None,
+    json: Json = None,
 ) -> None:
     """Ingest SciFact over HTTP beside the bare engine, what chunking takes, and post it again."""
     asyncio.run(ingest.run(count, json))
@@ -101,7 +153,7 @@ def run_ingest(
 @app.command("stream")
 def run_stream(
     count: Annotated[int, typer.Option(help="How many documents.")] = 200_000,
-    json: Annotated[Path | None, typer.Option(help="Where to save the figures.")] = None,
+    json: Json = None,
 ) -> None:
     """Send many short documents as NDJSON: memory and time per document, first and last tenth."""
     asyncio.run(stream.run(count, json))

@@ -156,6 +156,31 @@ async def ask_in_turn(url: str, path: str, body: str, count: int) -> list[float]
     return seconds
 
 
+async def time_each(url: str, path: str, bodies: list[str], clients: int) -> dict[str, Any]:
+    """Do as send_all; return how long it took, and the seconds of each request, in their order."""
+    target = _Target(url)
+    requests = [target.request(path, body) for body in bodies]
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(target.connect()) for _ in range(clients)]
+        started = time.perf_counter()
+        each_s = await _time_each(connections, requests)
+        return {"seconds": time.perf_counter() - started, "each_s": each_s}
+
+
+async def _time_each(connections: list[Connection], requests: list[bytes]) -> list[float]:
+    seconds = [0.0] * len(requests)
+    waiting = iter(enumerate(requests))
+
+    async def work(connection: Connection) -> None:
+        for number, request in waiting:
+            started = time.perf_counter()
+            await connection.ask(request)
+            seconds[number] = time.perf_counter() - started
+
+    await asyncio.gather(*map(work, connections))
+    return seconds
+
+
 async def _send(connections: list[Connection], requests: list[bytes]) -> list[bytes]:
     answers: list[bytes] = [b""] * len(requests)
     waiting = iter(enumerate(requests))
@@ -187,6 +212,6 @@ if __name__ == "__main__":
     serve_calls(
         {
             function.__name__: _runs(function)
-            for function in (send_all, send_all_and_ask, ask_in_turn)
+            for function in (send_all, send_all_and_ask, ask_in_turn, time_each)
         }
     )

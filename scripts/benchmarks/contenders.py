@@ -96,9 +96,11 @@ async def _open_create_embedding(setup: Setup) -> AsyncIterator[Contender]:
 def _open_torch(dtype: str, name: str) -> Open:
     @asynccontextmanager
     async def open_(setup: Setup) -> AsyncIterator[Contender]:
-        peers.check_installed()
+        peers.ENGINES.check_installed()
         folder = await peers.model_folder(setup.model.spec.name)
-        with run_child("benchmarks.torch_peer", str(folder), dtype, python=peers.PYTHON) as child:
+        with run_child(
+            "benchmarks.torch_peer", str(folder), dtype, python=peers.ENGINES.python
+        ) as child:
             yield Peer(name, child)
 
     return open_
@@ -107,11 +109,11 @@ def _open_torch(dtype: str, name: str) -> Open:
 def _open_onnx(number: int, name: str) -> Open:
     @asynccontextmanager
     async def open_(setup: Setup) -> AsyncIterator[Contender]:
-        peers.check_installed()
+        peers.ENGINES.check_installed()
         folder = await peers.model_folder(setup.model.spec.name)
         file = peers.onnx_files(folder)[number]
         arguments = (str(folder), str(file))
-        with run_child("benchmarks.onnx_peer", *arguments, python=peers.PYTHON) as child:
+        with run_child("benchmarks.onnx_peer", *arguments, python=peers.ENGINES.python) as child:
             yield Peer(name, child)
 
     return open_

@@ -50,7 +50,7 @@ async def run(count: int, json: Path | None) -> None:
     with data_directory() as directory:
         async with run_server(directory) as server, load_model() as model:
             speed = await measure_speed(server, model, abstracts)
-            _report_speed(report, speed)
+            report_speed(report, speed)
             _report_chunking(report, model, await _chunking_of(server), abstracts, speed)
             await _report_unchanged(report, server, abstracts)
     if json:
@@ -116,7 +116,8 @@ async def _inputs(
     return inputs
 
 
-def _report_speed(report: Report, speed: Speed) -> None:
+def report_speed(report: Report, speed: Speed) -> None:
+    """Report tokens per second of the server and of the engine alone."""
     report.section(
         f"ingest of {speed.documents:,} documents with {speed.tokens:,} tokens",
         {"documents/s": ",.1f", "tokens/s": ",.0f", "ratio": ".3f"},

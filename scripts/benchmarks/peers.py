@@ -1,11 +1,12 @@
-"""What memoryd is measured beside and doesn't depend on: an environment of its own, .bench/venv.
+"""What memoryd is measured beside and doesn't depend on: environments of their own, in .bench.
 
-torch and ONNX Runtime never enter the environment that memoryd is developed in.
+torch, ONNX Runtime and other stores never enter the environment that memoryd is developed in.
 """
 
 import shutil
 import subprocess
 import venv
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.child import child_environment
@@ -15,38 +16,54 @@ from memoryd.models.packages import fetch_from_package
 
 _ROOT = Path(__file__).parents[2]
 _PLACE = _ROOT / ".bench"
-_ENVIRONMENT = _PLACE / "venv"
-_REQUIREMENTS = _ROOT / "requirements" / "bench.txt"
-# Written last: a copy of what was installed.
-_INSTALLED = _ENVIRONMENT / "installed.txt"
+_REQUIREMENTS = _ROOT / "requirements"
 _TOLD_CHARS = 300
-
-PYTHON = _ENVIRONMENT / "bin" / "python"
 
 
 class MissingError(Exception):
     """A contender can't take part, and what would let it."""
 
 
-def install() -> None:
-    """Make the environment and install requirements/bench.txt, unless that was done before."""
-    if _is_installed():
-        print(f"{_ENVIRONMENT} is up to date")
-        return
-    venv.create(_ENVIRONMENT, clear=True, with_pip=True)
-    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    subprocess.run([*pip, "install", "--requirement", str(_REQUIREMENTS)], check=True)
-    shutil.copyfile(_REQUIREMENTS, _INSTALLED)
+@dataclass(frozen=True)
+class Environment:
+    """Be a folder with Python and what a file of requirements names."""
+
+    folder: Path
+    requirements: Path
+    size: str
+
+    @property
+    def python(self) -> Path:
+        """The interpreter."""
+        return self.folder / "bin" / "python"
+
+    @property
+    def _installed(self) -> Path:
+        # Written last: a copy of what was installed.
+        return self.folder / "installed.txt"
+
+    def install(self) -> None:
+        """Make it, unless that was done before."""
+        if self._is_installed():
+            print(f"{self.folder} is up to date")
+            return
+        venv.create(self.folder, clear=True, with_pip=True)
+        pip = [str(self.python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+        subprocess.run([*pip, "install", "--requirement", str(self.requirements)], check=True)
+        shutil.copyfile(self.requirements, self._installed)
+
+    def check_installed(self) -> None:
+        """Raise MissingError unless it is there and up to date."""
+        if not self._is_installed():
+            raise MissingError(f"`scripts/bench peers` installs it, {self.size}")
+
+    def _is_installed(self) -> bool:
+        installed = self._installed
+        return installed.is_file() and installed.read_bytes() == self.requirements.read_bytes()
 
 
-def _is_installed() -> bool:
-    return _INSTALLED.is_file() and _INSTALLED.read_bytes() == _REQUIREMENTS.read_bytes()
-
-
-def check_installed() -> None:
-    """Raise MissingError unless the environment is there and up to date."""
-    if not _is_installed():
-        raise MissingError("`scripts/bench peers` installs it, some gigabytes with torch")
+ENGINES = Environment(_PLACE / "venv", _REQUIREMENTS / "bench.txt", "some gigabytes with torch")
+STORES = Environment(_PLACE / "stores", _REQUIREMENTS / "bench-stores.txt", "some 500 MB")
 
 
 async def model_folder(name: str) -> Path:
@@ -73,7 +90,12 @@ def onnx_files(folder: Path) -> tuple[Path, Path]:
     fp32, int8 = folder / "fp32.onnx", folder / "int8.onnx"
     if not fp32.is_file():
         print("exporting the model to ONNX, this time only", flush=True)
-        command = [str(PYTHON), "-m", "benchmarks.onnx_export", *map(str, (folder, fp32, int8))]
+        command = [
+            str(ENGINES.python),
+            "-m",
+            "benchmarks.onnx_export",
+            *map(str, (folder, fp32, int8)),
+        ]
         said = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
         if said.returncode:
             raise MissingError(f"the export failed: {said.stderr.strip()[-_TOLD_CHARS:]}")

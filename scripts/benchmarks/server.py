@@ -61,6 +61,16 @@ def data_directory() -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+@contextmanager
+def kept_directory(directory: Path | None) -> Iterator[Path]:
+    """Yield `directory`, which stays with what it has; None: one that is removed afterwards."""
+    if directory is None:
+        with data_directory() as fresh:
+            yield fresh
+    else:
+        yield directory
+
+
 @asynccontextmanager
 async def run_server(data_dir: Path, *options: str) -> AsyncIterator[Running]:
     """Run `memoryd serve` with `options` on a free port until the block ends."""
