@@ -32,7 +32,7 @@ from memoryd.memory.retrieval import Found, Probe, Scope, retrieve
 from memoryd.memory.state import Memory
 from memoryd.memory.timings import Timings
 from memoryd.storage import collections
-from memoryd.storage.database import Connection
+from memoryd.storage.database import PLAN_ONCE, Connection
 from memoryd.storage.dense import find_vectors, mean_vector
 from memoryd.storage.documents import find_number
 from memoryd.storage.filters import PLAN_FOR_ARGUMENTS
@@ -123,8 +123,11 @@ async def search_chunks(
 
 def _opening(collection: Collection, query: Query) -> list[str]:
     """Return what a search's transaction begins with."""
-    opening = [collections.keep(collection), f"SET LOCAL work_mem = '{_WORK_MEM}'"]
-    return [*opening, PLAN_FOR_ARGUMENTS] if query.wanted else opening
+    return [
+        collections.keep(collection),
+        f"SET LOCAL work_mem = '{_WORK_MEM}'",
+        PLAN_FOR_ARGUMENTS if query.wanted else PLAN_ONCE,
+    ]
 
 
 # --- What is looked for --------------------------------------------------------------------------
@@ -150,7 +153,7 @@ async def _read_texts(
 
     async def look_up() -> list[LexicalQuery]:
         with timings.of("analyze"):
-            async with memory.database.connection() as connection:
+            async with memory.database.snapshot(PLAN_ONCE) as connection:
                 return [await analyze(connection, collection, text) for text in query.texts]
 
     vectors, words = await asyncio.gather(embed(), look_up())

@@ -22,6 +22,7 @@ from memoryd.errors import (
 from memoryd.storage.migrate import Connection, Note, alone, log_migrated, migrate
 
 __all__ = [
+    "PLAN_ONCE",
     "Connection",
     "Connections",
     "Database",
@@ -44,6 +45,13 @@ _IDLE_S = 30.0
 # A connection keeps the catalog entries of all collections that it touched: 138 MB after 2,500.
 # It is replaced after this many queries.
 _MAX_QUERIES = 2_000
+
+PLAN_ONCE = "SET LOCAL plan_cache_mode = force_generic_plan"
+"""To execute in a transaction of statements whose plans are the same for all arguments.
+
+Else Postgres makes most of them anew each time, which for those of a search takes longer than what
+they do.
+"""
 
 # A killed or restarting Postgres reaches asyncpg's callers as any of these.
 _UNAVAILABLE = (

@@ -1,8 +1,8 @@
 """Search by words: exact BM25 over the chunks that have the rarer ones of a query's terms.
 
 Candidates come from the GIN index on lexemes: chunks that have one of the rarest terms, as many of
-these as it takes for a twentieth of all chunks. Each is scored with all terms. Where that finds too
-few, all that have any term are candidates.
+these as it takes for three in a hundred of all chunks. Each is scored with all terms. Where that
+finds too few, all that have any term are candidates.
 """
 
 import asyncio
@@ -42,8 +42,9 @@ from memoryd.vectors.bm25 import (
 )
 from memoryd.vectors.rankings import EMPTY, Numbers, Ranking, Scores, rank
 
-# On 104,000 chunks of SciFact's corpus this costs nothing of nDCG@10, and 2 % does.
-_CANDIDATE_SHARE = 0.05
+# Of 100,000 windows over SciFact this finds the same best ten as all candidates do, and 0.988 of
+# the best hundred; 5 % finds 0.997 of these in one and a half times as long.
+_CANDIDATE_SHARE = 0.03
 _FEWEST_CANDIDATES = 2_000
 _CANDIDATES_PER_RESULT = 10
 # Of a query that is a whole document, the rarest terms count.
