@@ -53,17 +53,6 @@ async def list_chunks(
     return [_chunk(row) for row in rows]
 
 
-async def find_chunks(
-    connection: Connection, collection: Collection, numbers: Sequence[int]
-) -> dict[int, StoredChunk]:
-    """Return the chunks of those rows, by number."""
-    rows = await connection.fetch(
-        f"SELECT {_CHUNK} FROM {_chunks(collection)} WHERE id = ANY($1)",
-        numbers,
-    )
-    return {row["id"]: _chunk(row) for row in rows}
-
-
 async def find_neighbors(
     connection: Connection, collection: Collection, chunks: Sequence[StoredChunk], context: int
 ) -> dict[int, list[StoredChunk]]:

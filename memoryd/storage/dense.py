@@ -263,25 +263,6 @@ async def _fetch(search: _Search, sql: str, arguments: Sequence[Any]) -> Ranking
     )
 
 
-async def nearest_in_documents(
-    connection: Connection,
-    collection: Collection,
-    vector: Vector,
-    documents: Sequence[int],
-    limit: int,
-) -> Ranking:
-    """Return the `limit` chunks nearest to `vector` of each of `documents`, nearest first."""
-    search = _Search(connection, collection, vector, None, None)
-    return await _fetch(
-        search,
-        "SELECT chunk_id, document_id, distance FROM ("
-        f" SELECT chunk_id, document_id, embedding <=> {search.query} AS distance, row_number()"
-        f" OVER (PARTITION BY document_id ORDER BY embedding <=> {search.query}, chunk_id) AS rank"
-        f" FROM {search.table} WHERE document_id = ANY($2)) AS ranked WHERE rank <= {limit:d}",
-        [vector, documents],
-    )
-
-
 async def find_cosines(
     connection: Connection, collection: Collection, vector: Vector, chunks: Sequence[int]
 ) -> dict[int, float]:

@@ -21,6 +21,7 @@ from memoryd.documents.types import Collection
 from memoryd.storage import dense
 from memoryd.storage.database import Database, open_database
 from memoryd.storage.dense import DensePlan, DenseSettings, search_dense
+from memoryd.storage.found_chunks import fetch_found
 from memoryd.vectors.rankings import Ranking
 
 COUNT, WIDTH = 8_000, 16
@@ -322,8 +323,11 @@ async def test_the_nearest_of_each_document_are_found(many: Any) -> None:
     database, collection = many
     documents = (ORDER[[5, 1, 300]] + 1).tolist()
     async with database.snapshot() as connection:
-        found = await dense.nearest_in_documents(connection, collection, QUERY, documents, 2)
-    assert found.chunks.tolist() == (ORDER[[1, 5, 300]] + 1).tolist()
+        rows = await fetch_found(
+            connection, collection, [QUERY], [], documents=documents, nearest=2
+        )
+    rows.sort(key=lambda row: -row.cosine)
+    assert [row.chunk.number for row in rows] == (ORDER[[1, 5, 300]] + 1).tolist()
 
 
 async def test_a_collection_without_an_index_is_read(many: Any) -> None:

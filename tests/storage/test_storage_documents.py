@@ -25,6 +25,7 @@ from memoryd.storage import chunks as stored_chunks
 from memoryd.storage.acceptance import Terms
 from memoryd.storage.chunks import Embedded, Embedding
 from memoryd.storage.database import Connection, Database
+from memoryd.storage.found_chunks import fetch_found
 from memoryd.vectors.rankings import Ranking
 from memoryd.vectors.types import Vector
 
@@ -350,9 +351,12 @@ async def test_neighbors_come_nearest_first_and_equals_by_number(
     assert np.all(found.chunks[::2] < found.chunks[1::2])
     numbers = sorted(set(found.documents.tolist()))
     async with database.snapshot() as connection:
-        best = await dense.nearest_in_documents(connection, collection, query, numbers[1:], 2)
-    assert best.documents.tolist() == [numbers[1]] * 2
-    assert list(best.scores) == [found.scores[0], found.scores[2]]
+        best = await fetch_found(
+            connection, collection, [query], [], documents=numbers[1:], nearest=2
+        )
+    best.sort(key=lambda row: -row.cosine)
+    assert [row.document.number for row in best] == [numbers[1]] * 2
+    assert [row.cosine for row in best] == [found.scores[0], found.scores[2]]
 
 
 async def test_a_chunk_can_not_be_without_its_vector_nor_a_vector_of_another_width(
